@@ -1,0 +1,206 @@
+//! The bus port: what fpesa asks of a message bus, and the one place that picks an adapter by the URL's scheme.
+//! Adapters pass one contract suite and have no method that they must refuse; no adapter's type leaves its room.
+
+use std::{collections::BTreeSet, time::Instant};
+
+use async_trait::async_trait;
+use tokio::sync::mpsc;
+
+use crate::{
+    message::{CallError, Message, Outcome, Reply},
+    topology::Topology,
+};
+
+/// A message bus.
+#[async_trait]
+pub trait Bus: Send + Sync + 'static {
+    /// Makes what `topology` names; repeatable, and before anyone publishes. The bus keeps it: after a reconnect
+    /// the adapter declares it again by itself. `rpc` queues are made by [`Bus::consume`] alone.
+    async fn declare(&self, topology: &Topology) -> Result<(), BusError>;
+
+    /// Publishes one message and waits, until `deadline` at the latest, for what the bus says of it.
+    /// [`Outcome::Routed`] means that it survives a `kill -9` of anything.
+    async fn publish(&self, message: Message, deadline: Instant) -> Outcome;
+
+    /// Publishes a request and waits for its reply. The adapter fills `reply_to` and `correlation_id`, and
+    /// `expiration` with what is left of the deadline.
+    async fn call(&self, message: Message, deadline: Instant) -> Result<Reply, CallError>;
+
+    /// Competes for the messages of `queue`, at most `prefetch` unsettled at a time.
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Deliveries, BusError>;
+
+    /// How the bus is now; cheap, and never waits.
+    fn state(&self) -> BusState;
+
+    /// Sends what is settled already on its way, then lets go of the broker or the files. Nothing is usable after it.
+    async fn close(&self);
+}
+
+/// What a bus says of itself.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct BusState {
+    /// The link to the broker.
+    pub link: Link,
+    /// Watched queues and exchanges that are not there now.
+    pub missing: BTreeSet<String>,
+    /// What keeps the topology from being declared, told for the operator.
+    pub refused: Option<String>,
+    /// Replies that came after their deadline, since the start.
+    pub late_replies: u64,
+}
+
+/// The link to the broker.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Link {
+    /// Publishes are taken.
+    Up,
+    /// Connected, but the broker takes nothing (an alarm), or the embedded bus's disk takes nothing.
+    Blocked,
+    /// Not connected.
+    #[default]
+    Down,
+}
+
+impl Link {
+    /// The word that `/readyz` uses.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Up => "up",
+            Self::Blocked => "blocked",
+            Self::Down => "down",
+        }
+    }
+}
+
+/// Why a bus could not do what it was asked.
+#[derive(Debug, thiserror::Error)]
+pub enum BusError {
+    /// The settings cannot work: wrong URL, unknown scheme, data folder in use.
+    #[error("{0}")]
+    Settings(String),
+    /// The broker is away.
+    #[error("the broker is away: {0}")]
+    Down(String),
+    /// Something exists on the broker with other arguments, or must exist and does not.
+    #[error("{0}")]
+    Topology(String),
+    /// The queue is not there.
+    #[error("queue {0:?} does not exist")]
+    NoQueue(String),
+    /// The disk of the embedded bus.
+    #[error("the bus's storage failed: {0}")]
+    Storage(String),
+}
+
+/// The deliveries of one consumer, oldest first. Dropping it stops the consumer and gives back what was not settled.
+#[derive(Debug)]
+pub struct Deliveries {
+    received: mpsc::Receiver<Delivery>,
+    stop: Option<Stop>,
+}
+
+struct Stop(Box<dyn FnOnce() + Send>);
+
+impl std::fmt::Debug for Stop {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Stop")
+    }
+}
+
+impl Deliveries {
+    /// Joins what an adapter sends to the consumer who receives. `stop` runs once, at [`Deliveries::stop`] or on drop:
+    /// after it the adapter sends nothing new and drops its sender.
+    pub fn new(received: mpsc::Receiver<Delivery>, stop: impl FnOnce() + Send + 'static) -> Self {
+        Self { received, stop: Some(Stop(Box::new(stop))) }
+    }
+
+    /// The next delivery; `None` once the consumer has ended (stopped, its queue deleted, the link broken).
+    pub async fn next(&mut self) -> Option<Delivery> {
+        self.received.recv().await
+    }
+
+    /// A delivery that is here already.
+    pub fn next_now(&mut self) -> Option<Delivery> {
+        self.received.try_recv().ok()
+    }
+
+    /// Asks for nothing more. What came already can still be read with [`Deliveries::next`], until `None`.
+    pub fn stop(&mut self) {
+        if let Some(stop) = self.stop.take() {
+            (stop.0)();
+        }
+    }
+}
+
+impl Drop for Deliveries {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}
+
+/// One delivered message, and the duty to settle it.
+#[derive(Debug)]
+pub struct Delivery {
+    /// The message as it was published.
+    pub message: Message,
+    /// Whether it may have been delivered before.
+    pub redelivered: bool,
+    /// How its settlement reaches the broker.
+    pub ticket: Ticket,
+}
+
+/// The duty to settle one delivery, once: twice does not compile, and a dropped ticket gives the message back.
+pub struct Ticket(Option<Box<dyn FnOnce(Settlement) + Send>>);
+
+/// What becomes of a delivered message.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Settlement {
+    /// Done: the broker forgets it.
+    Ack,
+    /// Not done: back to the front of the queue, one delivery counted.
+    Retry,
+    /// Never to be done: to the dead-letter queue, or away where there is none.
+    Reject,
+}
+
+impl Ticket {
+    /// A ticket that tells `settle`; which returns at once and does not block.
+    pub fn new(settle: impl FnOnce(Settlement) + Send + 'static) -> Self {
+        Self(Some(Box::new(settle)))
+    }
+
+    /// Done: the broker forgets it.
+    pub fn ack(self) {
+        self.settle(Settlement::Ack);
+    }
+
+    /// Not done: it is delivered again, here or elsewhere.
+    pub fn retry(self) {
+        self.settle(Settlement::Retry);
+    }
+
+    /// Never to be done: dead-lettered by the broker.
+    pub fn reject(self) {
+        self.settle(Settlement::Reject);
+    }
+
+    fn settle(mut self, how: Settlement) {
+        if let Some(settle) = self.0.take() {
+            settle(how);
+        }
+    }
+}
+
+impl Drop for Ticket {
+    fn drop(&mut self) {
+        if let Some(settle) = self.0.take() {
+            settle(Settlement::Retry);
+        }
+    }
+}
+
+impl std::fmt::Debug for Ticket {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Ticket")
+    }
+}

@@ -1,0 +1,3 @@
+//! The `fpesa` executable.
+
+fn main() {}

@@ -1,0 +1,146 @@
+//! The nouns of the wire: what is published, what comes back, and how each attempt ended.
+//! Pure: no I/O and no bus library may enter, so that every adapter speaks the same words.
+
+use std::{collections::BTreeMap, time::Duration};
+
+use bytes::Bytes;
+
+/// `app_id` of every message this version publishes: the version of the wire contract.
+pub const APP_ID: &str = "fpesa/1";
+
+/// Content type of a published event: one CloudEvents 1.0 event in structured JSON mode.
+pub const CLOUDEVENT: &str = "application/cloudevents+json";
+
+/// Content type of a problem (RFC 9457).
+pub const PROBLEM: &str = "application/problem+json";
+
+/// One message, on its way to the bus or from it.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Message {
+    /// Name of the exchange; empty is the default exchange, which routes to the queue named by `key`.
+    pub exchange: String,
+    /// Routing key, at most 255 bytes.
+    pub key: String,
+    /// AMQP basic properties and headers.
+    pub properties: Properties,
+    /// The payload, untouched.
+    pub body: Bytes,
+    /// Whether a message that no queue takes is [`Outcome::Unroutable`] (AMQP `mandatory`).
+    pub mandatory: bool,
+}
+
+/// The AMQP 0-9-1 basic properties that fpesa uses, in that standard's names.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Properties {
+    /// Identifies the message for ever: the event's id.
+    pub message_id: Option<String>,
+    /// Joins a reply to its call.
+    pub correlation_id: Option<String>,
+    /// Queue that a reply goes to, through the default exchange.
+    pub reply_to: Option<String>,
+    /// MIME type of the body.
+    pub content_type: Option<String>,
+    /// The event's type (AMQP `type`).
+    pub kind: Option<String>,
+    /// Who published: [`APP_ID`].
+    pub app_id: Option<String>,
+    /// Unix time in whole seconds.
+    pub timestamp: Option<u64>,
+    /// How long the message is worth delivering; on the wire in milliseconds.
+    pub expiration: Option<Duration>,
+    /// 0 to 9.
+    pub priority: Option<u8>,
+    /// Survives a restart of the broker (`delivery_mode` 2).
+    pub persistent: bool,
+    /// Everything else, by name.
+    pub headers: Headers,
+}
+
+/// Message headers, sorted by name.
+pub type Headers = BTreeMap<String, HeaderValue>;
+
+/// A header's value: the AMQP field types that fpesa reads or writes.
+#[derive(Debug, Clone, PartialEq)]
+pub enum HeaderValue {
+    /// UTF-8 text.
+    Text(String),
+    /// Any integer field.
+    Int(i64),
+    /// A boolean field.
+    Bool(bool),
+}
+
+impl HeaderValue {
+    /// The value as text, the way a person would write it.
+    pub fn to_text(&self) -> String {
+        match self {
+            Self::Text(text) => text.clone(),
+            Self::Int(number) => number.to_string(),
+            Self::Bool(flag) => flag.to_string(),
+        }
+    }
+}
+
+impl From<&str> for HeaderValue {
+    fn from(text: &str) -> Self {
+        Self::Text(text.to_owned())
+    }
+}
+
+impl From<String> for HeaderValue {
+    fn from(text: String) -> Self {
+        Self::Text(text)
+    }
+}
+
+/// How a publish ended. Nothing but [`Outcome::Routed`] is a promise.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outcome {
+    /// The bus has it, durably, on every durable queue it was routed to.
+    Routed,
+    /// The bus said no (`basic.nack`, or a full queue that rejects): it was not kept everywhere it had to be.
+    Rejected,
+    /// No queue takes it, and the message was `mandatory`.
+    Unroutable,
+    /// It was never sent.
+    NotSent(Away),
+    /// It was sent, and the answer never came: it may have been kept.
+    Unknown,
+}
+
+/// Why nothing could be sent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Away {
+    /// No connection to the broker.
+    Down,
+    /// The broker raised a memory or disk alarm (`connection.blocked`).
+    Blocked,
+    /// The embedded bus's disk has no room.
+    StorageFull,
+    /// The embedded bus's disk fails.
+    StorageFailed,
+}
+
+/// A worker's answer to a call, as it came from the bus.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Reply {
+    /// Properties and headers; `status` and `http.*` among the latter.
+    pub properties: Properties,
+    /// The payload, untouched.
+    pub body: Bytes,
+}
+
+/// Why a call has no reply.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallError {
+    /// No worker consumes the queue.
+    NoWorker,
+    /// The deadline passed.
+    Timeout,
+    /// The request was never sent.
+    NotSent(Away),
+    /// The bus refused the request (a full queue).
+    Rejected,
+    /// The link broke while the reply was awaited: the work may have been done.
+    Unknown,
+}

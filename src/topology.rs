@@ -1,0 +1,138 @@
+//! What must exist on the bus before anyone publishes: exchanges, queues and bindings, and the matching of a
+//! routing key against a binding. Pure: the compiler makes it, the bus adapters declare it.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+/// Everything that a table needs on the bus.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub struct Topology {
+    /// Exchanges to declare (or to check), by name. The predeclared `amq.*` and the default exchange need no entry.
+    pub exchanges: BTreeMap<String, Exchange>,
+    /// Queues to declare (or to check), by name, with their bindings.
+    pub queues: BTreeMap<String, Queue>,
+    /// Queues that some publish route reaches: while one is missing, its routes answer 503.
+    pub watched_queues: BTreeSet<String>,
+    /// Exchanges that some publish route names, predeclared ones included, the default exchange not.
+    pub watched_exchanges: BTreeSet<String>,
+}
+
+/// One exchange.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Exchange {
+    /// `topic`, `direct`, `fanout`, `headers`, or a plugin's type.
+    pub kind: String,
+    /// Arguments of its declaration.
+    pub arguments: Arguments,
+    /// Whether we make it or only check that it is there.
+    pub declare: Declare,
+}
+
+/// One queue.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Queue {
+    /// How messages are kept.
+    pub kind: QueueKind,
+    /// What is routed to it.
+    pub bind: Vec<Binding>,
+    /// Most messages it holds; a further one is refused (`x-overflow: reject-publish`).
+    pub max_length: Option<u64>,
+    /// Deliveries before a message is dead-lettered; only with `dead_letter`.
+    pub delivery_limit: Option<u32>,
+    /// Queue that takes what was rejected or delivered too often.
+    pub dead_letter: Option<String>,
+    /// Further arguments of its declaration, as written.
+    pub arguments: Arguments,
+    /// Whether we make it or only check that it is there.
+    pub declare: Declare,
+}
+
+/// How a queue keeps its messages.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum QueueKind {
+    /// Replicated and durable (`x-queue-type: quorum`); embedded: durable.
+    Quorum,
+    /// Durable on one node; embedded: durable.
+    Classic,
+    /// Lives while a worker consumes it; declared by that worker alone. Its messages are kept in memory only.
+    Rpc,
+}
+
+/// One binding of a queue to an exchange.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Binding {
+    /// The exchange's name.
+    pub exchange: String,
+    /// Routing key pattern: for a topic exchange `*` is one word, `#` any number of words.
+    pub key: String,
+    /// Arguments of the binding, for a headers exchange.
+    pub arguments: Arguments,
+}
+
+/// Who makes an exchange or a queue.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub enum Declare {
+    /// We do, repeatably.
+    #[default]
+    Active,
+    /// Somebody else does: we only check that it is there.
+    Passive,
+}
+
+/// Arguments of a declaration, as the table writes them.
+pub type Arguments = BTreeMap<String, serde_json::Value>;
+
+/// Whether a topic exchange routes `key` by `pattern`: words are separated by dots, `*` is exactly one word and `#`
+/// is none or more (AMQP 0-9-1, 3.1.3.3).
+pub fn topic_matches(pattern: &str, key: &str) -> bool {
+    let pattern: Vec<&str> = pattern.split('.').collect();
+    let key: Vec<&str> = key.split('.').collect();
+    words_match(&pattern, &key)
+}
+
+fn words_match(pattern: &[&str], key: &[&str]) -> bool {
+    // Greedy with one point to go back to: linear memory, no exponential `#.#.#`.
+    let (mut p, mut k) = (0, 0);
+    let mut last_hash: Option<(usize, usize)> = None;
+    while k < key.len() {
+        if p < pattern.len() && pattern[p] == "#" {
+            last_hash = Some((p, k));
+            p += 1;
+        } else if p < pattern.len() && (pattern[p] == "*" || pattern[p] == key[k]) {
+            p += 1;
+            k += 1;
+        } else if let Some((hash, from)) = last_hash {
+            last_hash = Some((hash, from + 1));
+            p = hash + 1;
+            k = from + 1;
+        } else {
+            return false;
+        }
+    }
+    pattern[p..].iter().all(|word| *word == "#")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::topic_matches;
+
+    #[test]
+    fn words() {
+        for (pattern, key, expected) in [
+            ("messages.#", "messages.general", true),
+            ("messages.#", "messages", true),
+            ("messages.*", "messages", false),
+            ("messages.*", "messages.a.b", false),
+            ("#", "", true),
+            ("*", "", true),
+            ("#.b", "a.b", true),
+            ("#.b.#", "a.c", false),
+            ("a.#.c", "a.c", true),
+            ("a.#.c", "a.b.b.c", true),
+            ("a.#.*.c", "a.c", false),
+            ("a", "a", true),
+            ("a", "A", false),
+        ] {
+            assert_eq!(topic_matches(pattern, key), expected, "{pattern} {key}");
+        }
+    }
+}
