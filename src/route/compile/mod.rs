@@ -1,0 +1,220 @@
+//! From the files of a table to a [`Table`], or to every problem in them at once. Nothing in here stops at the first
+//! mistake: what can still be read is read.
+
+mod bus;
+mod reach;
+mod routes;
+
+use std::{collections::BTreeMap, sync::Arc, time::Duration};
+
+use fpesa_workers::topic::Filter;
+
+use super::{
+    decode::At,
+    file::{self, Payload, TableFile, Unroutable},
+    problem::{Place, Problem, Severity, Source, suggest},
+    schema::Schemas,
+    source::{Files, Refused, Unreadable},
+    table::{Action, Route, Table, WorkerSpec},
+    yaml::{self, Key},
+};
+use crate::topology::Topology;
+
+/// What came of compiling.
+#[derive(Debug)]
+pub struct Compiled {
+    /// The table, when no problem is an error.
+    pub table: Option<Table>,
+    /// Every problem, warnings included, by file and place.
+    pub problems: Vec<Problem>,
+}
+
+/// Routes that don't say wait this long for a reply.
+pub const TIMEOUT: Duration = Duration::from_secs(5);
+/// Routes that don't say wait this long for a confirm.
+pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
+/// Routes that don't say take bodies up to this many bytes.
+pub const MAX_SIZE: u64 = 256 * 1024;
+
+const KINDS: [&str; 2] = ["persist", "history"];
+
+/// Compiles the table that `files` holds.
+pub fn compile(files: &dyn Files) -> Compiled {
+    let mut problems = Vec::new();
+    let table = read(files, &mut problems);
+    problems.sort_by(|a, b| {
+        (a.file.as_str(), a.line, a.column, a.severity).cmp(&(b.file.as_str(), b.line, b.column, b.severity))
+    });
+    problems.dedup();
+    let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
+    Compiled { table: table.filter(|_| !failed), problems }
+}
+
+fn read(files: &dyn Files, problems: &mut Vec<Problem>) -> Option<Table> {
+    let source = match files.table() {
+        Ok(source) => source,
+        Err(why) => {
+            problems.push(unreadable(&why));
+            return None;
+        }
+    };
+    let root = match yaml::parse(&source) {
+        Ok(root) => root,
+        Err(problem) => {
+            problems.push(*problem);
+            return None;
+        }
+    };
+    let mut file = file::read(&source, &root, problems);
+    include(files, &source, &mut file, problems);
+    let mut schemas = Schemas::load(files, problems);
+
+    let mut compiler = Compiler { source: &source, file: &file, schemas: &mut schemas, problems };
+    let (mut topology, kinds) = compiler.topology();
+    let routes = compiler.routes(&topology, &kinds);
+    let workers = compiler.workers(&topology);
+    let feed = compiler.feed();
+    compiler.warn_unconsumed(&topology, &workers);
+    schemas.warn_unused(problems);
+
+    watch(&mut topology, &routes);
+    Some(Table::new(routes.into_iter().map(Arc::new).collect(), topology, workers, feed))
+}
+
+fn unreadable(refused: &Refused) -> Problem {
+    let source = Source { name: refused.name.as_str().into(), text: "".into() };
+    let code = if refused.why == Unreadable::TooLarge { "too-large" } else { "unreadable" };
+    Problem::at(&source, Place::default(), code, format!("the table can't be read: {}", refused.why))
+        .hint("name another file with `--routes`")
+}
+
+fn include(files: &dyn Files, source: &Source, file: &mut TableFile, problems: &mut Vec<Problem>) {
+    let globs = file.include.clone();
+    for glob in &globs {
+        match files.include(&glob.value) {
+            Ok(found) if found.is_empty() => {
+                problems.push(
+                    Problem::at(source, glob.at, "include-missing", format!("`{}` names no file", glob.value))
+                        .hint("a glob is relative to this file's folder"),
+                );
+            }
+            Ok(found) => {
+                for included in found {
+                    match yaml::parse(&included) {
+                        Ok(root) => file.routes.extend(file::read_included(&included, &root, problems)),
+                        Err(problem) => problems.push(*problem),
+                    }
+                }
+            }
+            Err(refused) => {
+                let message = format!("`{}` can't be read: {}", refused.name, refused.why);
+                problems.push(Problem::at(source, glob.at, "unreadable", message));
+            }
+        }
+    }
+}
+
+/// What publish routes reach is watched on the bus: while it is missing they answer 503.
+fn watch(topology: &mut Topology, routes: &[Route]) {
+    for route in routes {
+        if let Action::Publish(publish) = &route.action {
+            topology.watched_queues.extend(publish.reaches.iter().cloned());
+            if !publish.exchange.is_empty() {
+                topology.watched_exchanges.insert(publish.exchange.clone());
+            }
+        }
+    }
+}
+
+struct Compiler<'a> {
+    source: &'a Source,
+    file: &'a TableFile,
+    schemas: &'a mut Schemas,
+    problems: &'a mut Vec<Problem>,
+}
+
+impl Compiler<'_> {
+    /// A problem in the main file.
+    fn problem(&mut self, at: Place, code: &'static str, message: impl Into<String>, hint: Option<String>) {
+        let mut problem = Problem::at(self.source, at, code, message);
+        problem.hint = hint;
+        self.problems.push(problem);
+    }
+
+    fn payload(&self, given: Option<Payload>) -> Payload {
+        given.or(self.file.defaults.payload).unwrap_or(Payload::Event)
+    }
+
+    fn mandatory(&self, given: Option<Unroutable>) -> bool {
+        given.or(self.file.defaults.unroutable) != Some(Unroutable::Accept)
+    }
+
+    fn workers(&mut self, topology: &Topology) -> BTreeMap<String, WorkerSpec> {
+        let file = self.file;
+        let mut workers = BTreeMap::new();
+        for (key, worker) in &file.workers {
+            let kind = worker.kind.clone().unwrap_or(At { value: key.name.clone(), at: key.at });
+            if !KINDS.contains(&kind.value.as_str()) {
+                let hint = if worker.kind.is_some() {
+                    suggest(&kind.value, KINDS.iter().copied())
+                } else {
+                    Some(format!("add `kind:` with one of {}", KINDS.join(", ")))
+                };
+                self.problem(kind.at, "unknown-worker", format!("`{}` is no kind of worker", kind.value), hint);
+            }
+            let Some(queue) = &worker.queue else { continue };
+            if !topology.queues.contains_key(&queue.value) {
+                let hint = suggest(&queue.value, topology.queues.keys().map(String::as_str));
+                self.problem(queue.at, "unknown-queue", format!("there is no queue `{}`", queue.value), hint);
+            }
+            // A worker that answers takes its jobs one by one, several at a time.
+            let answers = kind.value == "history";
+            let batch = worker.batch.unwrap_or(500);
+            let prefetch = worker.prefetch.unwrap_or(if answers { 32 } else { 2 * batch });
+            workers.insert(
+                key.name.clone(),
+                WorkerSpec {
+                    queue: queue.value.clone(),
+                    kind: kind.value,
+                    batch: usize::try_from(batch).unwrap_or(500),
+                    prefetch: u16::try_from(prefetch).unwrap_or(u16::MAX),
+                    concurrency: usize::try_from(worker.concurrency.unwrap_or(1)).unwrap_or(1),
+                },
+            );
+        }
+        workers
+    }
+
+    fn feed(&mut self) -> Vec<Filter> {
+        let file = self.file;
+        let mut filters = Vec::new();
+        for topic in &file.feed {
+            match topic.value.parse::<Filter>() {
+                Ok(filter) => filters.push(filter),
+                Err(why) => {
+                    self.problem(topic.at, "bad-filter", format!("`{}` is no topic filter: {why}", topic.value), None);
+                }
+            }
+        }
+        filters
+    }
+
+    fn warn_unconsumed(&mut self, topology: &Topology, workers: &BTreeMap<String, WorkerSpec>) {
+        for (key, _) in &self.file.queues {
+            let consumed = workers.values().any(|worker| worker.queue == key.name);
+            let keeps_dead = topology.queues.values().any(|queue| queue.dead_letter.as_ref() == Some(&key.name));
+            if !consumed && !keeps_dead {
+                self.problems.push(
+                    Problem::at(self.source, key.at, "unconsumed-queue", format!("nobody consumes `{}`", key.name))
+                        .hint("add a worker for it under `workers:`, if it is one of fpesa's own")
+                        .warning(),
+                );
+            }
+        }
+    }
+}
+
+/// A name's key, for where it was declared.
+fn declared<'f, T>(entries: &'f [(Key, T)], name: &str) -> Option<&'f Key> {
+    entries.iter().find(|(key, _)| key.name == name).map(|(key, _)| key)
+}

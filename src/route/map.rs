@@ -1,0 +1,374 @@
+//! From a request to an order for the bus, or to what is wrong with it. Pure: the time and new ids come in.
+
+use std::time::Duration;
+
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+use bytes::Bytes;
+use fpesa_workers::topic::topic_of_key;
+use serde::Serialize;
+use serde_json::{Map, Value, value::RawValue};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use uuid::Uuid;
+
+use super::{
+    file::Payload,
+    invalid::{FieldError, MOST_ERRORS, Part, body_errors},
+    json::{self, Malformed},
+    schema::Schema,
+    table::{Action, Call, Publish, Route, trimmed},
+    template::{Template, Values},
+};
+use crate::message::{APP_ID, CLOUDEVENT, Headers, Message, Properties};
+
+/// A request whose route is known and whose body is read.
+pub struct Request<'a> {
+    /// Path as sent, base path included.
+    pub path: &'a str,
+    /// Values of the path's parameters, percent-encoded as sent.
+    pub path_values: &'a [(&'a str, &'a str)],
+    /// Query as sent, without `?`.
+    pub query: Option<&'a str>,
+    /// Headers by name in lower case; a repeated one is there repeatedly. Values that are no visible ASCII are absent.
+    pub headers: &'a [(String, String)],
+    /// The body.
+    pub body: Bytes,
+    /// When it came.
+    pub now: OffsetDateTime,
+    /// An id for the message, should the client bring none: a UUIDv7.
+    pub new_id: Uuid,
+}
+
+/// What goes to the bus.
+#[derive(Debug)]
+pub enum Order<'r> {
+    /// A publish, confirmed within the time.
+    Publish {
+        /// The message.
+        message: Message,
+        /// Its id.
+        id: String,
+        /// The route's settings.
+        publish: &'r Publish,
+        /// Path that gives this message later.
+        location: Option<String>,
+    },
+    /// A call, answered within the time.
+    Call {
+        /// The request message.
+        message: Message,
+        /// From now.
+        timeout: Duration,
+        /// What the reply must be.
+        reply: Option<&'r Schema>,
+    },
+}
+
+/// Why a request is refused.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Reject {
+    /// The body is no JSON that is taken.
+    Malformed(Malformed),
+    /// Some fields are not as they must be.
+    Invalid(Vec<FieldError>),
+}
+
+/// Parameters of a request, coerced.
+struct Given {
+    path: Map<String, Value>,
+    query: Map<String, Value>,
+    header: Map<String, Value>,
+}
+
+/// Maps a request to what its route says.
+pub fn map<'r>(route: &'r Route, request: &Request<'_>) -> Result<Order<'r>, Reject> {
+    let mut errors = Vec::new();
+    let given = parameters(route, request, &mut errors);
+    let id = match (&route.action, idempotency_key(request.headers)) {
+        (Action::Publish(_), Some(Ok(id))) => id,
+        (Action::Publish(_), Some(Err(error))) => {
+            errors.push(error);
+            String::new()
+        }
+        _ => request.new_id.hyphenated().to_string(),
+    };
+    let body = read_body(route, &request.body, &mut errors)?;
+    if !errors.is_empty() {
+        errors.truncate(MOST_ERRORS);
+        return Err(Reject::Invalid(errors));
+    }
+    let values = Values {
+        path: &given.path,
+        query: &given.query,
+        header: &given.header,
+        body: body.as_ref(),
+        id: &id,
+        route: &route.id,
+    };
+    let order = match &route.action {
+        Action::Publish(publish) => publish_order(route, publish, request, &values),
+        Action::Call(call) => call_order(route, call, request, &given, &values),
+    };
+    order.map_err(|error| Reject::Invalid(vec![error]))
+}
+
+fn parameters(route: &Route, request: &Request<'_>, errors: &mut Vec<FieldError>) -> Given {
+    let mut path = Vec::with_capacity(request.path_values.len());
+    for (name, text) in request.path_values {
+        match percent_encoding::percent_decode_str(text).decode_utf8() {
+            Ok(text) => path.push(((*name).to_owned(), text.into_owned())),
+            Err(_) => errors.push(FieldError::named(Part::Path, name, "format", "this is not UTF-8")),
+        }
+    }
+    let query: Vec<(String, String)> =
+        url::form_urlencoded::parse(request.query.unwrap_or("").as_bytes()).into_owned().collect();
+    Given {
+        path: route.path_params.read(Part::Path, &path, false, errors),
+        query: route.query_params.read(Part::Query, &query, true, errors),
+        header: route.header_params.read(Part::Header, request.headers, false, errors),
+    }
+}
+
+/// The client's own id: a UUID, bare or quoted.
+fn idempotency_key(headers: &[(String, String)]) -> Option<Result<String, FieldError>> {
+    const NAME: &str = "idempotency-key";
+    let mut values = headers.iter().filter(|(name, _)| name == NAME).map(|(_, value)| value.trim());
+    let value = values.next()?;
+    let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
+    let id = (bare.len() == 36).then(|| Uuid::parse_str(bare).ok()).flatten();
+    Some(match (id, values.next()) {
+        (Some(id), None) => Ok(id.hyphenated().to_string()),
+        _ => {
+            let detail = "this must be one UUID such as 0193f1c2-7d3a-7c3e-9d4e-0123456789ab";
+            Err(FieldError::named(Part::Header, NAME, "format", detail))
+        }
+    })
+}
+
+/// The parsed body; `None` when there is none, or when it is not JSON.
+fn read_body(route: &Route, bytes: &Bytes, errors: &mut Vec<FieldError>) -> Result<Option<Value>, Reject> {
+    let Some(body) = &route.body else {
+        if !bytes.is_empty() {
+            errors.push(FieldError::body("", "not-allowed", "this route takes no body"));
+        }
+        return Ok(None);
+    };
+    if bytes.is_empty() {
+        if body.required {
+            errors.push(FieldError::body("", "required", "this route needs a body"));
+        }
+        return Ok(None);
+    }
+    if !body.json {
+        return Ok(None);
+    }
+    let value = json::parse(bytes).map_err(Reject::Malformed)?;
+    if let Some(schema) = &body.schema
+        && !schema.validator.is_valid(&value)
+    {
+        errors.extend(body_errors(&schema.validator, &value));
+    }
+    Ok(Some(value))
+}
+
+fn publish_order<'r>(
+    route: &'r Route,
+    publish: &'r Publish,
+    request: &Request<'_>,
+    values: &Values<'_>,
+) -> Result<Order<'r>, FieldError> {
+    let key = publish.key.key(values)?;
+    let mut headers = trace(request);
+    headers.insert("fpesa-route".into(), route.id.as_str().into());
+    fill(&publish.headers, values, &mut headers)?;
+    let came =
+        header(request.headers, "content-type").map(|value| value.split(';').next().unwrap_or("").trim().to_owned());
+    let (content_type, body) = match publish.payload {
+        Payload::Event => {
+            (Some(CLOUDEVENT.to_owned()), event(route, publish, request, values, &key, came.as_deref(), &headers))
+        }
+        Payload::Body => (came, request.body.clone()),
+    };
+    let message = Message {
+        exchange: publish.exchange.clone(),
+        key,
+        properties: Properties {
+            message_id: Some(values.id.to_owned()),
+            content_type,
+            kind: Some(publish.kind.clone()),
+            app_id: Some(APP_ID.into()),
+            timestamp: u64::try_from(request.now.unix_timestamp()).ok(),
+            expiration: publish.expires,
+            priority: publish.priority,
+            persistent: true,
+            headers,
+            ..Properties::default()
+        },
+        body,
+        mandatory: publish.mandatory,
+    };
+    let location = publish.location.then(|| format!("{}/{}", trimmed(request.path), values.id));
+    Ok(Order::Publish { message, id: values.id.to_owned(), publish, location })
+}
+
+fn call_order<'r>(
+    route: &'r Route,
+    call: &'r Call,
+    request: &Request<'_>,
+    given: &Given,
+    values: &Values<'_>,
+) -> Result<Order<'r>, FieldError> {
+    #[derive(Serialize)]
+    struct Asked<'a> {
+        id: &'a str,
+        route: &'a str,
+        method: &'a str,
+        path: &'a str,
+        params: Params<'a>,
+        body: Option<&'a RawValue>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        content_type: Option<&'a str>,
+        #[serde(skip_serializing_if = "Option::is_none")]
+        body_base64: Option<String>,
+    }
+    #[derive(Serialize)]
+    struct Params<'a> {
+        path: &'a Map<String, Value>,
+        query: &'a Map<String, Value>,
+        header: &'a Map<String, Value>,
+    }
+    let key = call.key.key(values)?;
+    let mut headers = trace(request);
+    headers.insert("fpesa-route".into(), route.id.as_str().into());
+    fill(&call.headers, values, &mut headers)?;
+    // What was parsed is valid JSON: it travels as it came.
+    let raw = values.body.and_then(|_| serde_json::from_slice::<&RawValue>(&request.body).ok());
+    let other = raw.is_none() && !request.body.is_empty();
+    let asked = Asked {
+        id: values.id,
+        route: &route.id,
+        method: route.method.name(),
+        path: without_base(request.path, route),
+        params: Params { path: &given.path, query: &given.query, header: &given.header },
+        body: raw,
+        content_type: header(request.headers, "content-type").filter(|_| other),
+        body_base64: other.then(|| BASE64.encode(&request.body)),
+    };
+    let message = Message {
+        exchange: call.exchange.clone(),
+        key,
+        properties: Properties {
+            message_id: Some(values.id.to_owned()),
+            content_type: Some("application/json".into()),
+            kind: Some(route.id.clone()),
+            app_id: Some(APP_ID.into()),
+            timestamp: u64::try_from(request.now.unix_timestamp()).ok(),
+            headers,
+            ..Properties::default()
+        },
+        body: serde_json::to_vec(&asked).unwrap_or_default().into(),
+        mandatory: true,
+    };
+    Ok(Order::Call { message, timeout: call.timeout, reply: call.reply.as_ref() })
+}
+
+/// One CloudEvents 1.0 event in structured JSON mode, the body spliced in as it came.
+fn event(
+    route: &Route,
+    publish: &Publish,
+    request: &Request<'_>,
+    values: &Values<'_>,
+    key: &str,
+    content_type: Option<&str>,
+    headers: &Headers,
+) -> Bytes {
+    let mut out = Vec::with_capacity(request.body.len() + 400);
+    let mut member = |name: &str, value: &str| {
+        out.extend_from_slice(if out.is_empty() { b"{" } else { b"," });
+        for part in [name, ":"] {
+            out.extend_from_slice(part.as_bytes());
+        }
+        // Text always serializes.
+        out.extend(serde_json::to_vec(value).unwrap_or_default());
+    };
+    member("\"specversion\"", "1.0");
+    member("\"id\"", values.id);
+    member("\"source\"", &format!("/{}", route.id));
+    member("\"type\"", &publish.kind);
+    if !key.is_empty() {
+        member("\"subject\"", &topic_of_key(key));
+    }
+    member("\"time\"", &micros(request.now));
+    for name in ["traceparent", "tracestate"] {
+        if let Some(value) = headers.get(name) {
+            member(&format!("\"{name}\""), &value.to_text());
+        }
+    }
+    if !request.body.is_empty() {
+        let json = route.body.as_ref().is_some_and(|body| body.json);
+        if let Some(content_type) = content_type {
+            member("\"datacontenttype\"", content_type);
+        }
+        if json {
+            out.extend_from_slice(b",\"data\":");
+            out.extend_from_slice(&request.body);
+        } else {
+            member("\"data_base64\"", &BASE64.encode(&request.body));
+        }
+    }
+    out.push(b'}');
+    out.into()
+}
+
+/// RFC 3339 in UTC with six digits of a second, so that texts sort as times do.
+fn micros(at: OffsetDateTime) -> String {
+    const FORMAT: &[time::format_description::BorrowedFormatItem<'_>] =
+        time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+    at.to_offset(time::UtcOffset::UTC).format(FORMAT).or_else(|_| at.format(&Rfc3339)).unwrap_or_default()
+}
+
+fn fill(templates: &[(String, Template)], values: &Values<'_>, headers: &mut Headers) -> Result<(), FieldError> {
+    for (name, template) in templates {
+        headers.insert(name.clone(), template.header(values)?.into());
+    }
+    Ok(())
+}
+
+/// W3C Trace Context: what the client sent when it is valid, else a new trace.
+fn trace(request: &Request<'_>) -> Headers {
+    let mut headers = Headers::new();
+    match header(request.headers, "traceparent").filter(|value| valid_traceparent(value)) {
+        Some(parent) => {
+            headers.insert("traceparent".into(), parent.into());
+            if let Some(state) = header(request.headers, "tracestate").filter(|state| state.len() <= 512) {
+                headers.insert("tracestate".into(), state.into());
+            }
+        }
+        None => {
+            let trace = Uuid::new_v4().simple().to_string();
+            let span = &Uuid::new_v4().simple().to_string()[..16];
+            headers.insert("traceparent".into(), format!("00-{trace}-{span}-01").into());
+        }
+    }
+    headers
+}
+
+fn valid_traceparent(value: &str) -> bool {
+    let hex = |text: &str, len| text.len() == len && text.bytes().all(|b| matches!(b, b'0'..=b'9' | b'a'..=b'f'));
+    let parts: Vec<&str> = value.split('-').collect();
+    let [version, trace, span, flags] = parts.as_slice() else { return false };
+    *version == "00"
+        && hex(trace, 32)
+        && hex(span, 16)
+        && hex(flags, 2)
+        && trace.bytes().any(|b| b != b'0')
+        && span.bytes().any(|b| b != b'0')
+}
+
+fn header<'h>(headers: &'h [(String, String)], name: &str) -> Option<&'h str> {
+    headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+}
+
+/// The path without the table's base path.
+fn without_base<'p>(path: &'p str, route: &Route) -> &'p str {
+    path.strip_prefix(route.base_path.as_str()).filter(|rest| rest.starts_with('/')).unwrap_or(path)
+}
