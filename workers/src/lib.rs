@@ -5,14 +5,30 @@
 
 use std::{
     collections::BTreeMap,
+    sync::Arc,
     time::{Duration, SystemTime},
 };
 
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub mod event;
+pub mod history;
+pub mod persist;
 pub mod store;
 pub mod topic;
+
+/// Kinds of workers that [`find`] knows.
+pub const KINDS: [&str; 2] = ["history", "persist"];
+
+/// The worker of a kind, on a store.
+pub fn find(kind: &str, store: Arc<dyn store::Store>) -> Option<Arc<dyn Worker>> {
+    match kind {
+        "history" => Some(Arc::new(history::History::new(store))),
+        "persist" => Some(Arc::new(persist::Persist::new(store))),
+        _ => None,
+    }
+}
 
 /// Does the work of one queue.
 #[async_trait]

@@ -7,7 +7,7 @@ mod routes;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
-use fpesa_workers::topic::Filter;
+use fpesa_workers::{KINDS, topic::Filter};
 
 use super::{
     decode::At,
@@ -35,8 +35,6 @@ pub const TIMEOUT: Duration = Duration::from_secs(5);
 pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Routes that don't say take bodies up to this many bytes.
 pub const MAX_SIZE: u64 = 256 * 1024;
-
-const KINDS: [&str; 2] = ["persist", "history"];
 
 /// Compiles the table that `files` holds.
 pub fn compile(files: &dyn Files) -> Compiled {

@@ -1,0 +1,87 @@
+//! Keeps every event it is handed, in batches, each id once. While the store is away it waits: a message is never
+//! given back for that.
+
+use std::{sync::Arc, time::Duration};
+
+use async_trait::async_trait;
+
+use crate::{
+    Job, Verdict, Worker,
+    event::Event,
+    store::{Appended, Store, StoreError},
+};
+
+/// The worker `persist`.
+pub struct Persist {
+    store: Arc<dyn Store>,
+}
+
+impl Persist {
+    /// A worker that keeps events in `store`.
+    pub fn new(store: Arc<dyn Store>) -> Self {
+        Self { store }
+    }
+
+    /// Appends until the store takes it, logging an outage once.
+    async fn append(&self, events: &[Event]) -> Result<Vec<Appended>, StoreError> {
+        const FIRST: Duration = Duration::from_millis(100);
+        const LONGEST: Duration = Duration::from_secs(5);
+        let mut pause = FIRST;
+        loop {
+            match self.store.append(events).await {
+                Err(StoreError::Away(why)) => {
+                    if pause == FIRST {
+                        tracing::error!(waiting = events.len(), why, "the store takes nothing: waiting for it");
+                    }
+                    tokio::time::sleep(pause).await;
+                    pause = (pause * 2).min(LONGEST);
+                }
+                result => {
+                    if pause > FIRST && result.is_ok() {
+                        tracing::info!("the store takes events again");
+                    }
+                    return result;
+                }
+            }
+        }
+    }
+}
+
+#[async_trait]
+impl Worker for Persist {
+    fn most(&self) -> usize {
+        usize::MAX
+    }
+
+    async fn work(&self, jobs: &[Job]) -> Vec<Verdict> {
+        let mut verdicts: Vec<Option<Verdict>> = Vec::with_capacity(jobs.len());
+        let mut events = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            match Event::from_job(job) {
+                Ok(event) => {
+                    events.push(event);
+                    verdicts.push(None);
+                }
+                Err(why) => verdicts.push(Some(Verdict::Reject { reason: "not-an-event".into(), detail: why.0 })),
+            }
+        }
+        let appended = if events.is_empty() { Ok(Vec::new()) } else { self.append(&events).await };
+        let mut appended = match appended {
+            Ok(appended) => appended.into_iter(),
+            Err(error) => {
+                let retry = || Verdict::Retry(error.to_string());
+                return verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(retry)).collect();
+            }
+        };
+        let verdict = |appended| match appended {
+            Some(Appended::Kept) => Verdict::Kept,
+            Some(Appended::Duplicate) => Verdict::Duplicate,
+            Some(Appended::Conflict) => Verdict::Reject {
+                reason: "id-conflict".into(),
+                detail: "another event with this id, of another type, subject or data, is in the store".into(),
+            },
+            None => Verdict::Retry("the store did not say what became of it".into()),
+        };
+        verdicts.into_iter().map(|given| given.unwrap_or_else(|| verdict(appended.next()))).collect()
+    }
+}

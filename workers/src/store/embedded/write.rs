@@ -1,0 +1,125 @@
+//! The one thread that writes: what waits is written together and answered after the commit.
+
+use std::{collections::HashMap, sync::mpsc, thread};
+
+use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use tokio::sync::oneshot;
+
+use super::away;
+use crate::{
+    event::Event,
+    store::{Appended, StoreError},
+};
+
+/// Most events in one transaction.
+const MOST: usize = 5_000;
+
+struct Append {
+    events: Vec<Event>,
+    done: oneshot::Sender<Result<Vec<Appended>, StoreError>>,
+}
+
+/// Hands batches to the writing thread, which ends when this is dropped.
+#[derive(Debug)]
+pub(super) struct Writer {
+    commands: mpsc::Sender<Append>,
+}
+
+impl Writer {
+    pub(super) fn start(connection: Connection) -> Self {
+        let (commands, received) = mpsc::channel();
+        thread::spawn(move || run(connection, &received));
+        Self { commands }
+    }
+
+    pub(super) async fn append(&self, events: Vec<Event>) -> Result<Vec<Appended>, StoreError> {
+        let (done, result) = oneshot::channel();
+        let gone = || StoreError::Away("the writer has ended".into());
+        self.commands.send(Append { events, done }).map_err(|_| gone())?;
+        result.await.map_err(|_| gone())?
+    }
+}
+
+fn run(mut connection: Connection, received: &mpsc::Receiver<Append>) {
+    let mut topics = HashMap::new();
+    while let Ok(first) = received.recv() {
+        let mut size = first.events.len();
+        let mut group = vec![first];
+        while size < MOST {
+            let Ok(next) = received.try_recv() else { break };
+            size += next.events.len();
+            group.push(next);
+        }
+        match write(&mut connection, &group, &mut topics) {
+            Ok(results) => {
+                for (append, result) in group.into_iter().zip(results) {
+                    let _ = append.done.send(Ok(result));
+                }
+            }
+            Err(error) => {
+                // Topics that were made in the transaction are gone with it.
+                topics.clear();
+                let error = away(error);
+                for append in group {
+                    let _ = append.done.send(Err(error.clone()));
+                }
+            }
+        }
+    }
+}
+
+fn write(
+    connection: &mut Connection,
+    group: &[Append],
+    topics: &mut HashMap<String, i64>,
+) -> rusqlite::Result<Vec<Vec<Appended>>> {
+    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+    let mut results = Vec::with_capacity(group.len());
+    {
+        let mut insert = transaction.prepare_cached(
+            "INSERT INTO event (time, id, topic, text) VALUES (?1, ?2, ?3, ?4) ON CONFLICT (id) DO NOTHING",
+        )?;
+        let mut known = transaction.prepare_cached("SELECT text FROM event WHERE id = ?1")?;
+        for append in group {
+            let mut result = Vec::with_capacity(append.events.len());
+            for event in &append.events {
+                let topic = match &event.subject {
+                    Some(name) => Some(topic(&transaction, topics, name)?),
+                    None => None,
+                };
+                let id = event.id.as_bytes().as_slice();
+                let inserted = insert.execute(params![event.time, id, topic, event.text.as_ref()])?;
+                result.push(if inserted == 1 {
+                    Appended::Kept
+                } else {
+                    let there: Vec<u8> = known.query_row([id], |row| row.get(0))?;
+                    if event.is_same_as(&there) { Appended::Duplicate } else { Appended::Conflict }
+                });
+            }
+            results.push(result);
+        }
+    }
+    transaction.commit()?;
+    Ok(results)
+}
+
+fn topic(connection: &Connection, topics: &mut HashMap<String, i64>, name: &str) -> rusqlite::Result<i64> {
+    /// Names kept in memory; beyond it the file is asked.
+    const MOST_CACHED: usize = 10_000;
+    if let Some(id) = topics.get(name) {
+        return Ok(*id);
+    }
+    let mut find = connection.prepare_cached("SELECT id FROM topic WHERE name = ?1")?;
+    let id = match find.query_row([name], |row| row.get(0)).optional()? {
+        Some(id) => id,
+        None => {
+            connection.prepare_cached("INSERT INTO topic (name) VALUES (?1)")?.execute([name])?;
+            connection.last_insert_rowid()
+        }
+    };
+    if topics.len() >= MOST_CACHED {
+        topics.clear();
+    }
+    topics.insert(name.to_owned(), id);
+    Ok(id)
+}
