@@ -1,11 +1,23 @@
 //! fpesa: a YAML table turns REST endpoints into RabbitMQ publishes and RPC calls.
 //!
 //! Reading order: [`message`] and [`topology`] are the nouns; [`route`] turns the table and a request into them;
-//! [`bus`] is the port they travel through.
+//! [`bus`] is the port they travel through; [`http`] and [`feed`] face the clients; [`runner`] joins queues to workers;
+//! [`app`] joins everything. [`settings`] and [`cli`] are what a process is told.
 
+pub mod app;
 pub mod bus;
+pub mod cli;
+pub mod feed;
 pub mod files;
+pub mod http;
+pub mod live;
+pub mod logging;
 pub mod message;
+pub mod reload;
 pub mod route;
+pub mod runner;
+pub mod settings;
+pub mod signal;
+pub mod tail;
 pub mod topology;
 pub mod units;

@@ -1,3 +1,66 @@
-//! The `fpesa` executable.
+//! The `fpesa` executable: flags, settings, and one function per command.
 
-fn main() {}
+use std::process::ExitCode;
+
+use clap::Parser as _;
+use fpesa::{
+    app::{self, Role, Usage},
+    cli::{Cli, Command, Common},
+    logging,
+    settings::{Effective, Settings},
+    tail,
+};
+
+fn main() -> ExitCode {
+    // One crypto provider, chosen by us: with several compiled in, rustls would refuse to choose.
+    let _ = rustls::crypto::ring::default_provider().install_default();
+    match run(Cli::parse()) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(1),
+        Err(error) => {
+            eprintln!("fpesa: {error:#}");
+            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+        }
+    }
+}
+
+fn run(cli: Cli) -> anyhow::Result<bool> {
+    match cli.command {
+        Command::Up(common) => serve(Role::Up, &common),
+        Command::Gateway(common) => serve(Role::Gateway, &common),
+        Command::Work { names, common } => serve(Role::Work(names), &common),
+        Command::Check { file, format, deny_warnings, common } => {
+            let file = file.map_or_else(|| load(&common).map(|settings| settings.routes), Ok)?;
+            app::check(&file, format, deny_warnings)
+        }
+        Command::Routes { common } => app::routes(&load(&common)?.routes),
+        Command::Config { common } => {
+            print!("{}", effective(&common)?.show());
+            Ok(true)
+        }
+        Command::Tail { filter, url, common } => {
+            let settings = load(&common)?;
+            let url = url.unwrap_or_else(|| format!("http://{}", settings.listen));
+            start(&settings)?.block_on(tail::tail(&url, &filter))
+        }
+    }
+}
+
+fn serve(role: Role, common: &Common) -> anyhow::Result<bool> {
+    let settings = load(common)?;
+    start(&settings)?.block_on(app::run(role, settings))?;
+    Ok(true)
+}
+
+fn effective(common: &Common) -> anyhow::Result<Effective> {
+    Effective::load(common.config.as_deref(), &common.flags()).map_err(|error| Usage(error.to_string()).into())
+}
+
+fn load(common: &Common) -> anyhow::Result<Settings> {
+    Ok(effective(common)?.settings)
+}
+
+fn start(settings: &Settings) -> anyhow::Result<tokio::runtime::Runtime> {
+    logging::start(&settings.log).map_err(Usage)?;
+    Ok(tokio::runtime::Builder::new_multi_thread().enable_all().build()?)
+}

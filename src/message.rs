@@ -4,6 +4,7 @@
 use std::{collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
+use serde::{Deserialize, Serialize};
 
 /// `app_id` of every message this version publishes: the version of the wire contract.
 pub const APP_ID: &str = "fpesa/1";
@@ -30,7 +31,7 @@ pub struct Message {
 }
 
 /// The AMQP 0-9-1 basic properties that fpesa uses, in that standard's names.
-#[derive(Debug, Clone, Default, PartialEq)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Properties {
     /// Identifies the message for ever: the event's id.
     pub message_id: Option<String>,
@@ -60,7 +61,7 @@ pub struct Properties {
 pub type Headers = BTreeMap<String, HeaderValue>;
 
 /// A header's value: the AMQP field types that fpesa reads or writes.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
 pub enum HeaderValue {
     /// UTF-8 text.
     Text(String),

@@ -1,7 +1,10 @@
 //! The bus port: what fpesa asks of a message bus, and the one place that picks an adapter by the URL's scheme.
 //! Adapters pass one contract suite and have no method that they must refuse; no adapter's type leaves its room.
 
-use std::{collections::BTreeSet, time::Instant};
+use std::{
+    collections::BTreeSet,
+    time::{Duration, Instant},
+};
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
@@ -10,6 +13,8 @@ use crate::{
     message::{CallError, Message, Outcome, Reply},
     topology::Topology,
 };
+
+pub mod embedded;
 
 /// A message bus.
 #[async_trait]
@@ -31,6 +36,9 @@ pub trait Bus: Send + Sync + 'static {
 
     /// How the bus is now; cheap, and never waits.
     fn state(&self) -> BusState;
+
+    /// Whether a topology that could not be declared is tried again by the bus itself.
+    fn retries(&self) -> bool;
 
     /// Sends what is settled already on its way, then lets go of the broker or the files. Nothing is usable after it.
     async fn close(&self);
@@ -202,5 +210,14 @@ impl Drop for Ticket {
 impl std::fmt::Debug for Ticket {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str("Ticket")
+    }
+}
+
+/// Tells the worker until when somebody waits (header `fpesa-deadline`, RFC 3339 with milliseconds).
+fn stamp_deadline(message: &mut Message, left: Duration) {
+    let at = time::OffsetDateTime::now_utc() + left;
+    let at = at.replace_nanosecond(u32::from(at.millisecond()) * 1_000_000).unwrap_or(at);
+    if let Ok(text) = at.format(&time::format_description::well_known::Rfc3339) {
+        message.properties.headers.insert("fpesa-deadline".into(), text.into());
     }
 }

@@ -45,7 +45,7 @@ struct Envelope<'a> {
 }
 
 impl Event {
-    /// Reads the event of a delivered message: the body itself when it is a structured CloudEvent, else one that is
+    /// Reads the event of a delivered message: the body itself when it is a structured `CloudEvent`, else one that is
     /// built from the message's properties around its body.
     pub fn from_job(job: &Job) -> Result<Self, NotAnEvent> {
         let essence = job.content_type.as_deref().unwrap_or("").split(';').next().unwrap_or("").trim();

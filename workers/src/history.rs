@@ -230,9 +230,7 @@ fn invalid(wrong: &[Wrong]) -> Answer {
 
 fn failed(error: &StoreError) -> Answer {
     tracing::error!(%error, "the store did not answer");
-    let mut answer = problem(503, "store-unavailable", "Store unavailable", "the history can't be read just now", None);
-    answer.headers.push(("retry-after".into(), "1".into()));
-    answer
+    problem(503, "store-unavailable", "Store unavailable", "the history can't be read just now", None)
 }
 
 /// A problem (RFC 9457).

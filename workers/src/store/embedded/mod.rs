@@ -119,6 +119,7 @@ fn read_only(path: &Path) -> rusqlite::Result<Connection> {
     Ok(connection)
 }
 
+#[allow(clippy::needless_pass_by_value, reason = "the shape that map_err takes")]
 fn away(error: rusqlite::Error) -> StoreError {
     StoreError::Away(error.to_string())
 }

@@ -2,6 +2,7 @@
 
 use std::{
     collections::HashSet,
+    fmt::Write as _,
     path::Path,
     sync::{Arc, Mutex, PoisonError},
 };
@@ -70,13 +71,13 @@ impl Range {
         let mut values = Vec::new();
         for (operator, cursor) in [(">", &self.after), ("<", &self.before)] {
             if let Some(cursor) = cursor {
-                sql.push_str(&format!(" AND (time, id) {operator} (?, ?)"));
+                let _ = write!(sql, " AND (time, id) {operator} (?, ?)");
                 values.extend([Value::Integer(cursor.time), Value::Blob(cursor.id.as_bytes().to_vec())]);
             }
         }
         for (operator, time) in [(">=", self.since), ("<", self.until)] {
             if let Some(time) = time {
-                sql.push_str(&format!(" AND time {operator} ?"));
+                let _ = write!(sql, " AND time {operator} ?");
                 values.push(Value::Integer(time));
             }
         }

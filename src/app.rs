@@ -1,0 +1,308 @@
+//! The only room that joins rooms: connect, compile, declare, serve, drain.
+
+use std::{
+    io::{IsTerminal as _, Write as _},
+    net::SocketAddr,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use anyhow::{Context as _, anyhow};
+use axum::http::{HeaderValue, Method, Request, header};
+use fpesa_workers::{store, topic::topic_of_key};
+use hyper::body::Incoming;
+use tokio::{net::TcpListener, sync::watch};
+use tokio_util::sync::CancellationToken;
+use tower::{Layer as _, service_fn};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
+
+use crate::{
+    bus::{self, Bus},
+    cli::Format,
+    feed::Feed,
+    files::Disk,
+    http::{gateway::Gateway, metrics::Metrics, server},
+    live::Live,
+    reload::{Reloader, compile_noting},
+    route::{
+        compile::{Compiled, compile},
+        problem::{Problem, Severity},
+        table::{Action, Table},
+    },
+    runner::Workers,
+    settings::Settings,
+    signal,
+};
+
+/// What a process does of all.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Role {
+    /// Gateway and workers.
+    Up,
+    /// The gateway alone.
+    Gateway,
+    /// These workers alone; none named: all of the table.
+    Work(Vec<String>),
+}
+
+/// Wrong usage or settings: exit status 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct Usage(pub String);
+
+/// Runs a process until it is told to stop.
+pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
+    check_role(&role, &settings)?;
+    let shutdown = signal::shutdown().context("signals can't be caught")?;
+    let files = Disk::new(&settings.routes);
+    let (Compiled { table, problems }, texts) = compile_noting(&files);
+    show(&problems);
+    let table = table.ok_or_else(|| anyhow!("the table has errors: nothing was started"))?;
+    if let Role::Work(names) = &role {
+        check_names(names, &table)?;
+    }
+
+    // Bound before anything else starts: a port that is taken is told at once.
+    let listener = if matches!(role, Role::Work(_)) { None } else { Some(listen(settings.listen).await?) };
+    let metrics = Arc::new(Metrics::default());
+    metrics.expect(&table);
+    let feed = settings.bus_is_embedded().then(Feed::new);
+    if let Some(feed) = &feed {
+        feed.set_topics(table.feed.clone());
+    }
+    let bus = connect(&settings, feed.clone())?;
+    declare(&bus, &table).await?;
+    let live = Live::new(table, problems);
+    let workers = match &role {
+        Role::Gateway => None,
+        Role::Up => Some(start_workers(&settings, &bus, &metrics, &live, Vec::new())?),
+        Role::Work(names) => Some(start_workers(&settings, &bus, &metrics, &live, names.clone())?),
+    };
+    let reloader = Reloader {
+        files,
+        live: live.clone(),
+        bus: bus.clone(),
+        feed: feed.clone(),
+        workers: workers.clone(),
+        metrics: metrics.clone(),
+    };
+    tokio::spawn(reloader.run(texts, shutdown.clone()));
+
+    let drain = settings.drain_timeout;
+    if let Some(listener) = listener {
+        let names = workers.as_ref().map(|workers| workers.consuming());
+        let names = move || names.as_ref().map(|names| names.borrow().iter().cloned().collect()).unwrap_or_default();
+        let gateway =
+            Gateway::new(live, bus.clone(), feed.clone(), metrics, settings, Arc::new(names), shutdown.clone());
+        if let Some(workers) = &workers {
+            all_consume(workers.consuming(), &gateway.live, &shutdown).await;
+        }
+        serve(listener, Arc::new(gateway), feed, drain).await?;
+    } else if let Some(workers) = &workers {
+        all_consume(workers.consuming(), &live, &shutdown).await;
+        if !shutdown.is_cancelled() {
+            let names: Vec<String> = workers.consuming().borrow().iter().cloned().collect();
+            say(&format!("working: {}", names.join(", ")))?;
+        }
+        shutdown.cancelled().await;
+    }
+    if let Some(workers) = workers {
+        workers.stop(drain / 2).await;
+    }
+    let _ = tokio::time::timeout(drain / 4, bus.close()).await;
+    Ok(())
+}
+
+fn check_role(role: &Role, settings: &Settings) -> Result<(), Usage> {
+    let name = match role {
+        Role::Up => return Ok(()),
+        Role::Gateway => "gateway",
+        Role::Work(_) => "work",
+    };
+    if settings.bus_is_embedded() {
+        return Err(Usage(format!(
+            "`fpesa {name}` needs a bus that other processes reach, as in --bus amqp://user@host:5672\n\
+             (the embedded bus lives in one process: use `fpesa up` for everything in one)"
+        )));
+    }
+    if settings.store_is_embedded() && matches!(role, Role::Work(_)) {
+        return Err(Usage(
+            "`fpesa work` needs a store that other processes reach, as in --store postgres://user@host/db\n\
+             (the embedded store lives in one process: use `fpesa up` for everything in one)"
+                .into(),
+        ));
+    }
+    Ok(())
+}
+
+fn check_names(names: &[String], table: &Table) -> Result<(), Usage> {
+    for name in names {
+        if !table.workers.contains_key(name) {
+            let known: Vec<&str> = table.workers.keys().map(String::as_str).collect();
+            return Err(Usage(format!("the table has no worker `{name}` (it has {})", known.join(", "))));
+        }
+    }
+    Ok(())
+}
+
+/// The bus that the settings name. The embedded one feeds `feed`.
+fn connect(settings: &Settings, feed: Option<Arc<Feed>>) -> anyhow::Result<Arc<dyn Bus>> {
+    let Some(feed) = feed else { anyhow::bail!("amqp comes next") };
+    let embedded = bus::embedded::Embedded::open(&settings.data_dir, move |message| {
+        feed.publish(&topic_of_key(&message.key), message.body.clone());
+    })?;
+    Ok(embedded)
+}
+
+/// A broker that is away, or that has something else, is no reason to end: `/readyz` says so, and it is tried again.
+async fn declare(bus: &Arc<dyn Bus>, table: &Table) -> anyhow::Result<()> {
+    match bus.declare(&table.topology).await {
+        Ok(()) => Ok(()),
+        Err(error @ (bus::BusError::Down(_) | bus::BusError::Topology(_))) if bus.retries() => {
+            tracing::error!(%error, "the topology is not declared yet: trying until it works");
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn start_workers(
+    settings: &Settings,
+    bus: &Arc<dyn Bus>,
+    metrics: &Arc<Metrics>,
+    live: &Live,
+    only: Vec<String>,
+) -> anyhow::Result<Arc<Workers>> {
+    let store = store::open(settings.store.expose(), &settings.data_dir)?;
+    let workers = Workers::new(bus.clone(), store, metrics.clone(), only);
+    workers.apply(&live.get().table);
+    Ok(workers)
+}
+
+/// Waits until every worker consumes, so that who is told of a start finds it at work; a bus that is away does not
+/// hold a gateway up for long.
+async fn all_consume(
+    mut consuming: watch::Receiver<std::collections::BTreeSet<String>>,
+    live: &Live,
+    shutdown: &CancellationToken,
+) {
+    const AT_MOST: Duration = Duration::from_secs(2);
+    let wanted = live.get().table.workers.len();
+    tokio::select! {
+        _ = tokio::time::timeout(AT_MOST, consuming.wait_for(|names| names.len() >= wanted)) => {}
+        () = shutdown.cancelled() => {}
+    }
+}
+
+async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+    TcpListener::bind(address)
+        .await
+        .with_context(|| format!("can't listen on {address}: choose another address with --listen (port 0 takes any)"))
+}
+
+/// Serves HTTP until the gateway is told to stop and what is under way is finished.
+async fn serve(
+    listener: TcpListener,
+    gateway: Arc<Gateway>,
+    feed: Option<Arc<Feed>>,
+    drain: Duration,
+) -> anyhow::Result<()> {
+    let address = listener.local_addr()?;
+    say(&format!("listening on http://{address}"))?;
+    if std::io::stderr().is_terminal() {
+        eprintln!(
+            "\n  the page   http://{address}/\n  the API    http://{address}/api/v1/messages\n  readiness  http://{address}/readyz\n"
+        );
+    }
+    let shutdown = gateway.shutdown.clone();
+    if let Some(feed) = feed {
+        let shutdown = shutdown.clone();
+        tokio::spawn(async move {
+            shutdown.cancelled().await;
+            feed.close();
+        });
+    }
+    let connections = gateway.settings.limits.connections;
+    let cors = cors(&gateway.settings.cors.origins);
+    let handler = move |request: Request<Incoming>| {
+        let gateway = gateway.clone();
+        async move { Ok::<_, std::convert::Infallible>(gateway.handle(request).await) }
+    };
+    server::serve(listener, cors.layer(service_fn(handler)), connections, shutdown, drain / 2).await;
+    Ok(())
+}
+
+fn cors(origins: &[String]) -> CorsLayer {
+    let origin = if origins.iter().any(|origin| origin == "*") {
+        AllowOrigin::any()
+    } else {
+        AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
+    };
+    let methods = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
+    let exposed =
+        [header::LOCATION, header::LINK, header::RETRY_AFTER, header::HeaderName::from_static("x-request-id")];
+    CorsLayer::new()
+        .allow_origin(origin)
+        .allow_methods(AllowMethods::list(methods))
+        .allow_headers(AllowHeaders::mirror_request())
+        .expose_headers(ExposeHeaders::list(exposed))
+        .max_age(Duration::from_secs(600))
+}
+
+/// A line on stdout, where programs read it.
+fn say(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Problems for people, on stderr.
+fn show(problems: &[Problem]) {
+    let colour = std::io::stderr().is_terminal();
+    for problem in problems {
+        eprintln!("{}", problem.render(colour));
+    }
+}
+
+/// `fpesa check`: whether the table can take effect.
+pub fn check(file: &Path, format: Format, deny_warnings: bool) -> anyhow::Result<bool> {
+    let Compiled { problems, .. } = compile(&Disk::new(file));
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    let warnings = problems.len() - errors;
+    match format {
+        Format::Json => say(&serde_json::to_string(&problems)?)?,
+        Format::Text => {
+            show(&problems);
+            let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+            eprintln!("{}: {}, {}", file.display(), count(errors, "error"), count(warnings, "warning"));
+        }
+    }
+    Ok(errors == 0 && !(deny_warnings && warnings > 0))
+}
+
+/// `fpesa routes`: the table, a route a line.
+pub fn routes(file: &Path) -> anyhow::Result<bool> {
+    let Compiled { table, problems } = compile(&Disk::new(file));
+    show(&problems);
+    let Some(table) = table else { return Ok(false) };
+    let rows: Vec<[String; 4]> = table
+        .routes
+        .iter()
+        .map(|route| {
+            let target = match &route.action {
+                Action::Publish(publish) => format!("publish {} {}", publish.exchange, publish.key.text),
+                Action::Call(call) if call.exchange.is_empty() => format!("call {}", call.key.text),
+                Action::Call(call) => format!("call {} {}", call.exchange, call.key.text),
+            };
+            [route.method.name().to_owned(), route.path.clone(), target, route.id.clone()]
+        })
+        .collect();
+    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
+    let (method, path, target) = (width(0), width(1), width(2));
+    for [m, p, t, id] in &rows {
+        say(&format!("{m:method$}  {p:path$}  {t:target$}  {id}"))?;
+    }
+    Ok(true)
+}

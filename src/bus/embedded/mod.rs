@@ -1,0 +1,263 @@
+//! The embedded bus: durable queues in one SQLite file, everything else in this process's memory. No broker's or
+//! HTTP's types enter; the live feed hears of messages through a callback.
+
+use std::{
+    fs::{self, File, TryLockError},
+    io::{Read as _, Seek as _, Write as _},
+    path::Path,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use async_trait::async_trait;
+use tokio::sync::{Semaphore, oneshot};
+use uuid::Uuid;
+
+use super::{Bus, BusError, BusState, Deliveries, Link};
+use crate::{
+    message::{Away, CallError, Message, Outcome, Reply},
+    topology::{Declare, QueueKind, Topology},
+};
+
+mod broker;
+mod disk;
+mod queue;
+mod routing;
+mod rpc;
+mod writer;
+
+use broker::Broker;
+use rpc::Pending;
+use writer::{Command, Health, Writer};
+
+/// Publishes that wait for a commit at the same time; a further one waits for a place, within its deadline.
+const MOST_WAITING: usize = 8_192;
+
+/// A bus in a data folder.
+pub struct Embedded {
+    shared: Arc<Shared>,
+    writer: Writer,
+    places: Semaphore,
+    /// Held as long as the bus is open: a second process on the same folder is refused by it.
+    _lock: File,
+}
+
+/// What the writer, the consumers and the publishers share. No lock in here is held across a commit.
+struct Shared {
+    broker: Mutex<Broker>,
+    pending: Pending,
+    health: Health,
+    late_replies: AtomicU64,
+    on_topic: Box<dyn Fn(&Message) + Send + Sync>,
+}
+
+impl Shared {
+    fn broker(&self) -> MutexGuard<'_, Broker> {
+        self.broker.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl std::fmt::Debug for Embedded {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Embedded")
+    }
+}
+
+impl Embedded {
+    /// Opens `bus.db` in `folder`, or makes both. `on_topic` hears of every message that went through `amq.topic`,
+    /// after it was committed; it must not block.
+    pub fn open(folder: &Path, on_topic: impl Fn(&Message) + Send + Sync + 'static) -> Result<Arc<Self>, BusError> {
+        let settings = |why: String| BusError::Settings(format!("data folder {}: {why}", folder.display()));
+        fs::create_dir_all(folder).map_err(|error| settings(format!("it can't be made: {error}")))?;
+        let lock = lock(folder).map_err(settings)?;
+        let mut connection = disk::open(&folder.join("bus.db")).map_err(settings)?;
+        let broker = disk::load(&mut connection).map_err(|error| settings(format!("bus.db can't be read: {error}")))?;
+        let shared = Arc::new(Shared {
+            broker: Mutex::new(broker),
+            pending: Pending::default(),
+            health: Health::default(),
+            late_replies: AtomicU64::new(0),
+            on_topic: Box::new(on_topic),
+        });
+        let writer = Writer::start(connection, shared.clone()).map_err(|error| settings(error.to_string()))?;
+        shared.broker().writer = Some(writer.sender());
+        Ok(Arc::new(Self { shared, writer, places: Semaphore::new(MOST_WAITING), _lock: lock }))
+    }
+
+    /// Puts a message on durable queues and waits for the commit.
+    async fn keep(&self, queues: Vec<String>, message: Arc<Message>, deadline: Instant) -> Outcome {
+        let deadline = tokio::time::Instant::from_std(deadline);
+        let Ok(Ok(_place)) = tokio::time::timeout_at(deadline, self.places.acquire()).await else {
+            self.shared.broker().give_back(&queues);
+            return Outcome::NotSent(Away::Blocked);
+        };
+        let (done, result) = oneshot::channel();
+        let insert = Command::Insert { queues, message, done };
+        if let Err(Command::Insert { queues, .. }) = self.writer.send(insert) {
+            self.shared.broker().give_back(&queues);
+            return Outcome::NotSent(Away::Down);
+        }
+        match tokio::time::timeout_at(deadline, result).await {
+            Ok(Ok(outcome)) => outcome,
+            Ok(Err(_)) | Err(_) => Outcome::Unknown,
+        }
+    }
+}
+
+/// The lock file of a folder, held; the error is a sentence.
+fn lock(folder: &Path) -> Result<File, String> {
+    let path = folder.join("fpesa.lock");
+    let mut file = File::options()
+        .read(true)
+        .write(true)
+        .create(true)
+        .truncate(false)
+        .open(&path)
+        .map_err(|error| format!("{} can't be written: {error}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => {
+            // Who holds it is a help for people; the lock itself is the kernel's.
+            let _ = file.set_len(0);
+            let _ = file.rewind();
+            let _ = write!(file, "{}", std::process::id());
+            Ok(file)
+        }
+        Err(TryLockError::WouldBlock) => {
+            let mut pid = String::new();
+            let _ = file.read_to_string(&mut pid);
+            let who =
+                if pid.is_empty() { "another fpesa".to_owned() } else { format!("another fpesa (process {pid})") };
+            Err(format!("{who} uses it: stop that one, or give this one its own with --data-dir"))
+        }
+        Err(TryLockError::Error(error)) => Err(format!("{} can't be locked: {error}", path.display())),
+    }
+}
+
+#[async_trait]
+impl Bus for Embedded {
+    async fn declare(&self, topology: &Topology) -> Result<(), BusError> {
+        self.shared.broker().check(topology)?;
+        let new: Vec<(String, QueueKind)> = {
+            let broker = self.shared.broker();
+            topology
+                .queues
+                .iter()
+                .filter(|(name, queue)| queue.kind != QueueKind::Rpc && !broker.queues.contains_key(*name))
+                .filter(|(_, queue)| queue.declare == Declare::Active)
+                .map(|(name, queue)| (name.clone(), queue.kind))
+                .collect()
+        };
+        let (done, result) = oneshot::channel();
+        self.writer.send(Command::Declare { queues: new, done }).map_err(|_| BusError::Down("it is closed".into()))?;
+        let ids = result.await.map_err(|_| BusError::Down("it is closed".into()))?.map_err(BusError::Storage)?;
+        self.shared.broker().apply(topology, ids);
+        Ok(())
+    }
+
+    async fn publish(&self, message: Message, deadline: Instant) -> Outcome {
+        if message.exchange.is_empty() && rpc::is_reply_address(&message.key) {
+            let reply = Reply { properties: message.properties, body: message.body };
+            if self.shared.pending.answer(reply) {
+                return Outcome::Routed;
+            }
+            self.shared.late_replies.fetch_add(1, Ordering::Relaxed);
+            return Outcome::Unroutable;
+        }
+        let message = Arc::new(message);
+        let durable = {
+            let mut broker = self.shared.broker();
+            let targets = broker.route(&message);
+            if targets.is_empty() {
+                if message.mandatory {
+                    return Outcome::Unroutable;
+                }
+                drop(broker);
+                if message.exchange == routing::TOPIC {
+                    (self.shared.on_topic)(&message);
+                }
+                return Outcome::Routed;
+            }
+            let Some(durable) = broker.reserve(&targets) else { return Outcome::Rejected };
+            for name in targets.iter().filter(|name| !durable.contains(name)) {
+                broker.deliver_in_memory(name, &message, &self.shared);
+            }
+            durable
+        };
+        if durable.is_empty() {
+            return Outcome::Routed;
+        }
+        self.keep(durable, message, deadline).await
+    }
+
+    async fn call(&self, mut message: Message, deadline: Instant) -> Result<Reply, CallError> {
+        let left = deadline.saturating_duration_since(Instant::now());
+        let correlation = Uuid::now_v7().simple().to_string();
+        message.properties.reply_to = Some(rpc::ADDRESS.into());
+        message.properties.correlation_id = Some(correlation.clone());
+        message.properties.expiration = Some(left.max(Duration::from_millis(1)));
+        super::stamp_deadline(&mut message, left);
+        message.mandatory = true;
+        let reply = self.shared.pending.expect(correlation.clone());
+        match self.publish(message, deadline).await {
+            Outcome::Routed => {}
+            other => {
+                self.shared.pending.forget(&correlation);
+                return Err(match other {
+                    Outcome::Unroutable => CallError::NoWorker,
+                    Outcome::Rejected => CallError::Rejected,
+                    Outcome::NotSent(away) => CallError::NotSent(away),
+                    Outcome::Unknown | Outcome::Routed => CallError::Timeout,
+                });
+            }
+        }
+        match tokio::time::timeout_at(tokio::time::Instant::from_std(deadline), reply).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) => Err(CallError::Unknown),
+            Err(_) => {
+                self.shared.pending.forget(&correlation);
+                Err(CallError::Timeout)
+            }
+        }
+    }
+
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Deliveries, BusError> {
+        let (consumer, received) = self.shared.broker().add_consumer(queue, prefetch, &self.shared)?;
+        let (shared, name) = (Arc::downgrade(&self.shared), queue.to_owned());
+        Ok(Deliveries::new(received, move || {
+            if let Some(shared) = shared.upgrade() {
+                shared.broker().remove_consumer(&name, consumer, &shared);
+            }
+        }))
+    }
+
+    fn state(&self) -> BusState {
+        let broker = self.shared.broker();
+        let missing = broker.topology.watched_queues.iter().filter(|name| !broker.queues.contains_key(*name));
+        BusState {
+            link: if self.shared.health.away().is_some() { Link::Blocked } else { Link::Up },
+            missing: missing.cloned().collect(),
+            refused: None,
+            late_replies: self.shared.late_replies.load(Ordering::Relaxed),
+        }
+    }
+
+    fn retries(&self) -> bool {
+        false
+    }
+
+    async fn close(&self) {
+        let (done, finished) = oneshot::channel();
+        if self.writer.send(Command::Close { done }).is_ok() {
+            let _ = finished.await;
+        }
+    }
+}
+
+/// Milliseconds since 1970.
+fn now_ms() -> i64 {
+    let since = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+    i64::try_from(since.as_millis()).unwrap_or(i64::MAX)
+}

@@ -1,0 +1,72 @@
+//! The feed's WebSocket: the handshake, and frames in and out of a session.
+
+use std::pin::Pin;
+
+use axum::{
+    body::Body,
+    extract::{
+        FromRequestParts as _, WebSocketUpgrade,
+        ws::{Message, WebSocket},
+    },
+    http::{HeaderMap, Response, header, request::Parts},
+    response::IntoResponse as _,
+};
+use bytes::Bytes;
+use futures::{Sink, SinkExt as _, Stream, StreamExt as _, future};
+
+use super::{gateway::Gateway, problem::Problem};
+use crate::feed::{self, Frame};
+
+/// Largest frame and message that a client may send, in bytes.
+const MAX_FRAME: usize = 64 * 1024;
+/// What MQTT calls itself in a handshake (MQTT 5, section 6; the second is that of 3.1).
+const PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
+
+/// Opens a session of the embedded feed.
+pub async fn upgrade(gateway: &Gateway, parts: &mut Parts) -> Result<Response<Body>, Problem> {
+    let Some(feed) = gateway.feed.clone() else { return Err(Problem::not_found()) };
+    let Ok(upgrade) = WebSocketUpgrade::from_request_parts(parts, &()).await else {
+        return Err(Problem::not_a_websocket());
+    };
+    if !same_origin(&parts.headers) && !allowed_origin(&parts.headers, &gateway.settings.cors.origins) {
+        return Err(Problem::origin_refused());
+    }
+    let offered = parts.headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
+    if !offered.flat_map(|value| value.split(',')).any(|protocol| PROTOCOLS.contains(&protocol.trim())) {
+        return Err(Problem::wrong_subprotocol());
+    }
+    let upgrade = upgrade.protocols(PROTOCOLS).max_frame_size(MAX_FRAME).max_message_size(MAX_FRAME);
+    Ok(upgrade.on_upgrade(move |socket| feed::serve(feed, frames(socket))).into_response())
+}
+
+type Frames = Pin<Box<dyn Both + Send>>;
+
+trait Both: Stream<Item = Frame> + Sink<Bytes, Error = axum::Error> {}
+impl<T: Stream<Item = Frame> + Sink<Bytes, Error = axum::Error>> Both for T {}
+
+/// A WebSocket as frames of the MQTT stream; pings are answered by the socket itself.
+fn frames(socket: WebSocket) -> Frames {
+    let both =
+        socket.with(|bytes: Bytes| future::ready(Ok::<_, axum::Error>(Message::Binary(bytes)))).filter_map(|message| {
+            future::ready(match message {
+                Ok(Message::Binary(bytes)) => Some(Some(Frame::Binary(bytes))),
+                Ok(Message::Text(_)) => Some(Some(Frame::Text)),
+                Ok(Message::Ping(_) | Message::Pong(_)) => None,
+                Ok(Message::Close(_)) | Err(_) => Some(None),
+            })
+        });
+    Box::pin(both.take_while(|frame| future::ready(frame.is_some())).filter_map(future::ready))
+}
+
+/// A browser names its origin; whoever names none is no browser.
+fn same_origin(headers: &HeaderMap) -> bool {
+    let Some(origin) = headers.get(header::ORIGIN) else { return true };
+    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
+    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
+    origin.is_some() && origin == host
+}
+
+fn allowed_origin(headers: &HeaderMap, allowed: &[String]) -> bool {
+    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
+    origin.is_some_and(|origin| allowed.iter().any(|allowed| allowed == "*" || allowed == origin))
+}

@@ -1,0 +1,252 @@
+//! Metrics in Prometheus text. Every series is there from the start, at 0; no label takes a client's value.
+
+use std::{
+    sync::{Mutex, PoisonError},
+    time::Duration,
+};
+
+use prometheus_client::{
+    collector::Collector,
+    encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text::encode},
+    metrics::{
+        counter::{ConstCounter, Counter},
+        family::Family,
+        gauge::{ConstGauge, Gauge},
+        histogram::Histogram,
+    },
+    registry::Registry,
+};
+
+use crate::{
+    message::{CallError, Outcome},
+    route::table::{Action, Table},
+};
+
+/// `fpesa_http_requests_total`
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteStatus {
+    route: String,
+    status: u16,
+}
+
+/// `fpesa_http_request_seconds`
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteLabel {
+    route: String,
+}
+
+/// `fpesa_publish_total`, `fpesa_call_total`
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteOutcome {
+    route: String,
+    outcome: &'static str,
+}
+
+/// `fpesa_worker_events_total`
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkerVerdict {
+    worker: String,
+    verdict: &'static str,
+}
+
+const PUBLISH_OUTCOMES: [&str; 5] = ["routed", "rejected", "unroutable", "not-sent", "unknown"];
+const CALL_OUTCOMES: [&str; 7] =
+    ["answered", "problem", "invalid-reply", "no-worker", "timeout", "not-sent", "unknown"];
+const VERDICTS: [&str; 6] = ["kept", "duplicate", "answered", "retried", "rejected", "expired"];
+
+/// How a call ended, for the metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum CallOutcome {
+    /// A reply with a status below 400.
+    Answered,
+    /// A reply with a status from 400 on.
+    Problem,
+    /// A reply that is not what it must be.
+    InvalidReply,
+    /// No reply.
+    Failed(CallError),
+}
+
+impl CallOutcome {
+    fn word(self) -> &'static str {
+        match self {
+            Self::Answered => "answered",
+            Self::Problem => "problem",
+            Self::InvalidReply => "invalid-reply",
+            Self::Failed(CallError::NoWorker) => "no-worker",
+            Self::Failed(CallError::Timeout) => "timeout",
+            Self::Failed(CallError::NotSent(_) | CallError::Rejected) => "not-sent",
+            Self::Failed(CallError::Unknown) => "unknown",
+        }
+    }
+}
+
+/// What is read from elsewhere when the metrics are asked for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Readings {
+    /// Replies that came after their deadline.
+    pub late_replies: u64,
+    /// Whether the bus takes messages.
+    pub bus_up: bool,
+    /// The table's generation.
+    pub generation: u64,
+    /// Reloads that changed nothing because of a problem.
+    pub reload_failures: u64,
+    /// Sessions of the embedded feed.
+    pub feed_sessions: u64,
+    /// Messages that slow sessions of the embedded feed missed.
+    pub feed_dropped: u64,
+}
+
+/// All metrics of a process.
+#[derive(Debug)]
+pub struct Metrics {
+    registry: Mutex<Registry>,
+    requests: Family<RouteStatus, Counter>,
+    seconds: Family<RouteLabel, Histogram, fn() -> Histogram>,
+    publishes: Family<RouteOutcome, Counter>,
+    calls: Family<RouteOutcome, Counter>,
+    verdicts: Family<WorkerVerdict, Counter>,
+    in_flight: Gauge,
+}
+
+fn seconds() -> Histogram {
+    Histogram::new([0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0])
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        let mut registry = Registry::default();
+        let metrics = Self {
+            requests: Family::default(),
+            seconds: Family::new_with_constructor(seconds as fn() -> Histogram),
+            publishes: Family::default(),
+            calls: Family::default(),
+            verdicts: Family::default(),
+            in_flight: Gauge::default(),
+            registry: Mutex::default(),
+        };
+        registry.register("fpesa_http_requests", "Answered requests", metrics.requests.clone());
+        registry.register("fpesa_http_request_seconds", "Time to answer", metrics.seconds.clone());
+        registry.register("fpesa_publish", "Publishes by outcome", metrics.publishes.clone());
+        registry.register("fpesa_call", "Calls by outcome", metrics.calls.clone());
+        registry.register("fpesa_worker_events", "What workers said of their jobs", metrics.verdicts.clone());
+        registry.register("fpesa_in_flight", "Requests that are worked on", metrics.in_flight.clone());
+        *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
+        metrics
+    }
+}
+
+impl Metrics {
+    /// Makes every series of a table, at 0 where it is new.
+    pub fn expect(&self, table: &Table) {
+        for route in &table.routes {
+            let label = || route.id.clone();
+            drop(self.seconds.get_or_create(&RouteLabel { route: label() }));
+            match &route.action {
+                Action::Publish(publish) => {
+                    drop(self.requests.get_or_create(&RouteStatus { route: label(), status: publish.status }));
+                    for outcome in PUBLISH_OUTCOMES {
+                        drop(self.publishes.get_or_create(&RouteOutcome { route: label(), outcome }));
+                    }
+                }
+                Action::Call(_) => {
+                    drop(self.requests.get_or_create(&RouteStatus { route: label(), status: 200 }));
+                    for outcome in CALL_OUTCOMES {
+                        drop(self.calls.get_or_create(&RouteOutcome { route: label(), outcome }));
+                    }
+                }
+            }
+        }
+        drop(self.requests.get_or_create(&RouteStatus { route: "none".into(), status: 404 }));
+        drop(self.seconds.get_or_create(&RouteLabel { route: "none".into() }));
+        for worker in table.workers.keys() {
+            for verdict in VERDICTS {
+                drop(self.verdicts.get_or_create(&WorkerVerdict { worker: worker.clone(), verdict }));
+            }
+        }
+    }
+
+    /// A request was answered; `route` is a route's id, or `none`.
+    pub fn answered(&self, route: &str, status: u16, took: Duration) {
+        self.requests.get_or_create(&RouteStatus { route: route.to_owned(), status }).inc();
+        self.seconds.get_or_create(&RouteLabel { route: route.to_owned() }).observe(took.as_secs_f64());
+    }
+
+    /// A publish ended.
+    pub fn published(&self, route: &str, outcome: Outcome) {
+        let outcome = match outcome {
+            Outcome::Routed => "routed",
+            Outcome::Rejected => "rejected",
+            Outcome::Unroutable => "unroutable",
+            Outcome::NotSent(_) => "not-sent",
+            Outcome::Unknown => "unknown",
+        };
+        self.publishes.get_or_create(&RouteOutcome { route: route.to_owned(), outcome }).inc();
+    }
+
+    /// A call ended.
+    pub fn called(&self, route: &str, outcome: CallOutcome) {
+        self.calls.get_or_create(&RouteOutcome { route: route.to_owned(), outcome: outcome.word() }).inc();
+    }
+
+    /// A worker said what became of a job.
+    pub fn judged(&self, worker: &str, verdict: &'static str) {
+        self.verdicts.get_or_create(&WorkerVerdict { worker: worker.to_owned(), verdict }).inc();
+    }
+
+    /// Counts a request as under way as long as what it gives is kept.
+    pub fn under_way(&self) -> UnderWay {
+        self.in_flight.inc();
+        UnderWay(self.in_flight.clone())
+    }
+
+    /// Everything as text.
+    pub fn render(&self, readings: Readings) -> String {
+        let mut registry = Registry::default();
+        registry.register_collector(Box::new(ReadingsCollector(readings)));
+        let mut text = String::new();
+        let own = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        // Writing into a string does not fail.
+        let _ = encode(&mut text, &own);
+        text.truncate(text.rfind("# EOF").unwrap_or(text.len()));
+        let _ = encode(&mut text, &registry);
+        text
+    }
+}
+
+/// One request that is worked on.
+#[derive(Debug)]
+pub struct UnderWay(Gauge);
+
+impl Drop for UnderWay {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}
+
+#[derive(Debug)]
+struct ReadingsCollector(Readings);
+
+impl Collector for ReadingsCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), std::fmt::Error> {
+        let readings = &self.0;
+        for (name, help, value) in [
+            ("fpesa_late_replies", "Replies that came after their deadline", readings.late_replies),
+            ("fpesa_reload_failures", "Reloads that changed nothing because of a problem", readings.reload_failures),
+            ("fpesa_feed_dropped", "Messages that slow sessions of the feed missed", readings.feed_dropped),
+        ] {
+            let counter = ConstCounter::new(value);
+            counter.encode(encoder.encode_descriptor(name, help, None, counter.metric_type())?)?;
+        }
+        for (name, help, value) in [
+            ("fpesa_bus_up", "Whether the bus takes messages", u64::from(readings.bus_up)),
+            ("fpesa_reload_generation", "Generation of the table in force", readings.generation),
+            ("fpesa_feed_sessions", "Sessions of the embedded feed", readings.feed_sessions),
+        ] {
+            let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
+            gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        Ok(())
+    }
+}

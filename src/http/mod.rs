@@ -1,0 +1,11 @@
+//! The HTTP side: one generic handler for the table's routes, the system endpoints, the page. Statuses are decided in
+//! [`problem`] alone.
+
+pub mod assets;
+pub mod feed;
+pub mod gateway;
+pub mod metrics;
+pub mod problem;
+pub mod reply;
+pub mod server;
+pub mod system;

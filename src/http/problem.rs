@@ -1,0 +1,299 @@
+//! Every refusal and every outcome of the bus, as a status and a problem (RFC 9457). The only room that decides
+//! statuses. No internal error text, no secret and no value of the client's enters an answer here.
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, Response, StatusCode, header},
+};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    message::{Away, CallError, Outcome, PROBLEM},
+    route::{invalid::FieldError, json::Malformed, map::Reject},
+};
+
+/// A problem on its way to a client; the request id is added when it is sent.
+#[derive(Debug, Clone)]
+pub struct Problem {
+    /// The status.
+    pub status: StatusCode,
+    suffix: &'static str,
+    title: &'static str,
+    detail: String,
+    members: Map<String, Value>,
+    headers: Vec<(header::HeaderName, HeaderValue)>,
+}
+
+/// Whole seconds that a client should wait before it tries again.
+const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
+
+impl Problem {
+    fn new(status: StatusCode, suffix: &'static str, title: &'static str, detail: impl Into<String>) -> Self {
+        Self { status, suffix, title, detail: detail.into(), members: Map::new(), headers: Vec::new() }
+    }
+
+    fn with(mut self, name: &str, value: impl Into<Value>) -> Self {
+        self.members.insert(name.to_owned(), value.into());
+        self
+    }
+
+    fn header(mut self, name: header::HeaderName, value: HeaderValue) -> Self {
+        self.headers.push((name, value));
+        self
+    }
+
+    fn retry_later(self) -> Self {
+        self.header(header::RETRY_AFTER, RETRY_AFTER)
+    }
+
+    /// The answer, with the request's id as `instance`.
+    pub fn into_response(self, request_id: &str) -> Response<Body> {
+        let mut body = Map::new();
+        body.insert("type".into(), format!("https://fpesa.dev/problems/{}", self.suffix).into());
+        body.insert("title".into(), self.title.into());
+        body.insert("status".into(), self.status.as_u16().into());
+        body.insert("detail".into(), self.detail.into());
+        body.insert("instance".into(), request_id.into());
+        body.extend(self.members);
+        let mut response = Response::new(Body::from(Value::Object(body).to_string()));
+        *response.status_mut() = self.status;
+        response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
+        for (name, value) in self.headers {
+            response.headers_mut().insert(name, value);
+        }
+        response
+    }
+
+    /// No route has the path.
+    pub fn not_found() -> Self {
+        Self::new(StatusCode::NOT_FOUND, "not-found", "Not found", "No route has this path.")
+    }
+
+    /// The path is there, but not with this method.
+    pub fn method_not_allowed(allow: &str) -> Self {
+        let problem = Self::new(
+            StatusCode::METHOD_NOT_ALLOWED,
+            "method-not-allowed",
+            "Method not allowed",
+            format!("This path takes {allow}."),
+        );
+        let value = HeaderValue::from_str(allow).unwrap_or(HeaderValue::from_static("GET"));
+        problem.header(header::ALLOW, value)
+    }
+
+    /// The content type is not the route's.
+    pub fn unsupported_media_type(wanted: &str) -> Self {
+        let detail = format!("This route takes a body of type {wanted}.");
+        let problem =
+            Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type", detail);
+        match HeaderValue::from_str(wanted) {
+            Ok(value) => problem.header(header::ACCEPT, value),
+            Err(_) => problem,
+        }
+    }
+
+    /// Nothing that the client accepts can be given.
+    pub fn not_acceptable(given: &str) -> Self {
+        let detail = format!("This route answers with {given}, which the Accept header rules out.");
+        Self::new(StatusCode::NOT_ACCEPTABLE, "not-acceptable", "Not acceptable", detail)
+    }
+
+    /// The body is larger than the route takes.
+    pub fn body_too_large(limit: u64) -> Self {
+        let detail = format!("The body is larger than {limit} bytes.");
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large", detail).with("limit", limit)
+    }
+
+    /// The body did not come in time.
+    pub fn body_timeout(limit_ms: u64) -> Self {
+        let detail = format!("The body was not there within {limit_ms} ms.");
+        Self::new(StatusCode::REQUEST_TIMEOUT, "body-timeout", "Body timeout", detail)
+            .with("limit_ms", limit_ms)
+            .header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+
+    /// The body broke off.
+    pub fn body_incomplete() -> Self {
+        Self::malformed(&Malformed { line: 1, column: 0, detail: "the body broke off".into() })
+    }
+
+    /// The header block is over its limit.
+    pub fn headers_too_large() -> Self {
+        Self::new(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "headers-too-large",
+            "Headers too large",
+            "The header block is larger than 16 KiB.",
+        )
+    }
+
+    /// The URI is over its limit.
+    pub fn uri_too_long() -> Self {
+        Self::new(StatusCode::URI_TOO_LONG, "uri-too-long", "URI too long", "The URI is longer than 8 KiB.")
+    }
+
+    /// Too much is under way here.
+    pub fn overloaded() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "Overloaded",
+            "Too many requests are under way here; nothing was sent.",
+        )
+        .with("outcome", "not-sent")
+        .retry_later()
+    }
+
+    /// The process ends and takes nothing new.
+    pub fn stopping() -> Self {
+        Self::overloaded()
+    }
+
+    /// A handler failed in a way that none of us foresaw.
+    pub fn internal() -> Self {
+        Self::new(
+            StatusCode::INTERNAL_SERVER_ERROR,
+            "internal",
+            "Internal error",
+            "The gateway failed on this request.",
+        )
+    }
+
+    /// An origin that may not open the feed.
+    pub fn origin_refused() -> Self {
+        let detail = "The feed can't be opened from this origin.";
+        Self::new(StatusCode::FORBIDDEN, "origin-refused", "Origin refused", detail)
+    }
+
+    /// Not a WebSocket handshake that the feed takes.
+    pub fn not_a_websocket() -> Self {
+        let detail = "This is the live feed: MQTT over a WebSocket, subprotocol `mqtt`.";
+        Self::new(StatusCode::UPGRADE_REQUIRED, "upgrade-required", "Upgrade required", detail)
+            .header(header::UPGRADE, HeaderValue::from_static("websocket"))
+    }
+
+    /// A handshake without MQTT among its subprotocols (MQTT 5, section 6).
+    pub fn wrong_subprotocol() -> Self {
+        let detail = "The WebSocket must offer the subprotocol `mqtt`.";
+        Self::new(StatusCode::BAD_REQUEST, "wrong-subprotocol", "Wrong subprotocol", detail)
+    }
+
+    /// The body is no JSON that is taken.
+    fn malformed(malformed: &Malformed) -> Self {
+        let detail = format!(
+            "The body is not JSON that is taken: {} (line {}, column {}).",
+            malformed.detail, malformed.line, malformed.column
+        );
+        Self::new(StatusCode::BAD_REQUEST, "malformed-body", "Malformed body", detail)
+            .with("line", malformed.line)
+            .with("column", malformed.column)
+    }
+
+    fn invalid(errors: &[FieldError]) -> Self {
+        let first = errors.first().map_or(String::new(), |error| {
+            let place = error.name.as_deref().or(error.pointer.as_deref()).filter(|place| !place.is_empty());
+            place.map_or_else(|| format!(" {}", error.detail), |place| format!(" {place}: {}", error.detail))
+        });
+        let more = if errors.len() > 1 { format!(" (and {} more)", errors.len() - 1) } else { String::new() };
+        Self::new(
+            StatusCode::UNPROCESSABLE_ENTITY,
+            "validation-failed",
+            "Validation failed",
+            format!("The request does not fit its schema:{first}{more}"),
+        )
+        .with("errors", json!(errors))
+    }
+
+    /// What the mapping refused.
+    pub fn rejected(reject: &Reject) -> Self {
+        match reject {
+            Reject::Malformed(malformed) => Self::malformed(malformed),
+            Reject::Invalid(errors) => Self::invalid(errors),
+        }
+    }
+
+    /// A publish that did not end as [`Outcome::Routed`]; `id` is the message's.
+    pub fn publish(outcome: Outcome, id: &str) -> Self {
+        match outcome {
+            Outcome::Routed => Self::internal(),
+            Outcome::Rejected => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "broker-rejected",
+                "Broker rejected",
+                "The broker refused the message: a queue is full.",
+            )
+            .with("outcome", "rejected")
+            .retry_later(),
+            Outcome::Unroutable => Self::unroutable(),
+            Outcome::NotSent(away) => Self::away(away),
+            Outcome::Unknown => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "confirm-timeout",
+                "Confirm timeout",
+                "The broker did not say in time whether it has the message. Send it again with this id as Idempotency-Key: it is kept once.",
+            )
+            .with("outcome", "unknown")
+            .with("id", id),
+        }
+    }
+
+    /// No queue takes what the route publishes.
+    pub fn unroutable() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "unroutable",
+            "Unroutable",
+            "No queue takes this message; it was not kept.",
+        )
+        .with("outcome", "unroutable")
+    }
+
+    fn away(away: Away) -> Self {
+        let (suffix, title, detail) = match away {
+            Away::Down => ("broker-unavailable", "Broker unavailable", "The message broker is away; nothing was sent."),
+            Away::Blocked => {
+                ("broker-blocked", "Broker blocked", "The message broker takes nothing just now; nothing was sent.")
+            }
+            Away::StorageFull => ("storage-full", "Storage full", "The disk is full; the message was not kept."),
+            Away::StorageFailed => ("storage-failed", "Storage failed", "The disk fails; the message was not kept."),
+        };
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, suffix, title, detail).with("outcome", "not-sent").retry_later()
+    }
+
+    /// A call without a reply.
+    pub fn call(error: CallError, correlation_id: &str) -> Self {
+        match error {
+            CallError::NoWorker => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "no-worker",
+                "No worker",
+                "No worker consumes the queue that answers this.",
+            )
+            .with("outcome", "not-sent")
+            .retry_later(),
+            CallError::Timeout => Self::new(
+                StatusCode::GATEWAY_TIMEOUT,
+                "call-timeout",
+                "Call timeout",
+                "No worker answered before the deadline.",
+            )
+            .with("correlation_id", correlation_id),
+            CallError::NotSent(away) => Self::away(away),
+            CallError::Rejected => Self::publish(Outcome::Rejected, ""),
+            CallError::Unknown => Self::new(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "broker-unavailable",
+                "Broker unavailable",
+                "The link to the broker broke while the reply was awaited.",
+            )
+            .with("outcome", "unknown")
+            .retry_later(),
+        }
+    }
+
+    /// A reply that is not what it must be.
+    pub fn invalid_reply() -> Self {
+        let detail = "The worker's reply is not what it must be.";
+        Self::new(StatusCode::BAD_GATEWAY, "invalid-reply", "Invalid reply", detail)
+    }
+}

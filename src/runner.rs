@@ -1,0 +1,311 @@
+//! Joins a queue to a worker: takes deliveries, hands them over as jobs, and settles each by its verdict. The only room
+//! that knows both the bus and the workers.
+
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    panic::AssertUnwindSafe,
+    sync::{Arc, Mutex, PoisonError},
+    time::{Duration, Instant, SystemTime},
+};
+
+use fpesa_workers::{Answer, Job, Verdict, Worker, store::Store};
+use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::{sync::watch, task::JoinHandle};
+use tokio_util::sync::CancellationToken;
+
+use crate::{
+    bus::{Bus, Deliveries, Delivery},
+    http::metrics::Metrics,
+    message::{APP_ID, HeaderValue, Headers, Message, Outcome, Properties},
+    route::table::{Table, WorkerSpec},
+};
+
+/// How long a reply or a dead letter may take to be confirmed.
+const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
+/// Pause before a job that did not work is given back, so that it does not spin.
+const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Longest pause between tries to consume.
+const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+
+/// The workers of one process.
+pub struct Workers {
+    bus: Arc<dyn Bus>,
+    store: Arc<dyn Store>,
+    metrics: Arc<Metrics>,
+    /// Only these, by name; empty for all of the table's.
+    only: Vec<String>,
+    running: Mutex<BTreeMap<String, Running>>,
+    consuming: watch::Sender<BTreeSet<String>>,
+}
+
+struct Running {
+    spec: WorkerSpec,
+    dead_letter: Option<String>,
+    stop: CancellationToken,
+    task: JoinHandle<()>,
+}
+
+impl Workers {
+    /// Workers on a bus and a store; none runs yet.
+    pub fn new(bus: Arc<dyn Bus>, store: Arc<dyn Store>, metrics: Arc<Metrics>, only: Vec<String>) -> Arc<Self> {
+        let consuming = watch::Sender::new(BTreeSet::new());
+        Arc::new(Self { bus, store, metrics, only, running: Mutex::default(), consuming })
+    }
+
+    /// Names of the workers that consume now, as they change.
+    pub fn consuming(&self) -> watch::Receiver<BTreeSet<String>> {
+        self.consuming.subscribe()
+    }
+
+    /// Runs the workers of a table: starts what is new, stops what is gone, restarts what changed.
+    pub fn apply(&self, table: &Table) {
+        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let dead_letter =
+            |spec: &WorkerSpec| table.topology.queues.get(&spec.queue).and_then(|queue| queue.dead_letter.clone());
+        running.retain(|name, worker| {
+            let same = table
+                .workers
+                .get(name)
+                .is_some_and(|spec| *spec == worker.spec && dead_letter(spec) == worker.dead_letter);
+            if !same {
+                worker.stop.cancel();
+            }
+            same
+        });
+        for (name, spec) in &table.workers {
+            if running.contains_key(name) || !(self.only.is_empty() || self.only.contains(name)) {
+                continue;
+            }
+            let Some(worker) = fpesa_workers::find(&spec.kind, self.store.clone()) else { continue };
+            let stop = CancellationToken::new();
+            let runner = Runner {
+                name: name.clone(),
+                spec: spec.clone(),
+                dead_letter: dead_letter(spec),
+                worker,
+                bus: self.bus.clone(),
+                metrics: self.metrics.clone(),
+                consuming: self.consuming.clone(),
+                stop: stop.clone(),
+            };
+            let task = tokio::spawn(runner.run());
+            running.insert(name.clone(), Running { spec: spec.clone(), dead_letter: dead_letter(spec), stop, task });
+        }
+    }
+
+    /// Stops all: nothing new is taken, what is held is finished and settled. At most for `within`.
+    pub async fn stop(&self, within: Duration) {
+        let running = std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner));
+        for worker in running.values() {
+            worker.stop.cancel();
+        }
+        let deadline = tokio::time::Instant::now() + within;
+        for (name, worker) in running {
+            if tokio::time::timeout_at(deadline, worker.task).await.is_err() {
+                tracing::warn!(worker = name, "the time to finish is over: what it holds is given back");
+            }
+        }
+    }
+}
+
+struct Runner {
+    name: String,
+    spec: WorkerSpec,
+    dead_letter: Option<String>,
+    worker: Arc<dyn Worker>,
+    bus: Arc<dyn Bus>,
+    metrics: Arc<Metrics>,
+    consuming: watch::Sender<BTreeSet<String>>,
+    stop: CancellationToken,
+}
+
+impl Runner {
+    /// Consumes until it is stopped; what ends a consumer is tried again.
+    async fn run(self) {
+        let mut pause = Duration::from_millis(100);
+        let mut told = false;
+        while !self.stop.is_cancelled() {
+            match self.bus.consume(&self.spec.queue, self.spec.prefetch).await {
+                Ok(deliveries) => {
+                    pause = Duration::from_millis(100);
+                    told = false;
+                    self.consuming.send_if_modified(|names| names.insert(self.name.clone()));
+                    self.serve(deliveries).await;
+                    self.consuming.send_if_modified(|names| names.remove(&self.name));
+                    if !self.stop.is_cancelled() {
+                        tracing::warn!(
+                            worker = self.name,
+                            queue = self.spec.queue,
+                            "the consumer ended: consuming again"
+                        );
+                    }
+                }
+                Err(error) => {
+                    if !told {
+                        tracing::warn!(worker = self.name, %error, "can't consume: trying until it works");
+                        told = true;
+                    }
+                    tokio::select! {
+                        () = tokio::time::sleep(pause) => {}
+                        () = self.stop.cancelled() => {}
+                    }
+                    pause = (pause * 2).min(LONGEST_PAUSE);
+                }
+            }
+        }
+    }
+
+    /// One consumer's life. When it is stopped, what came already is still worked on.
+    async fn serve(&self, mut deliveries: Deliveries) {
+        // A worker that takes jobs one by one answers several at a time, so that a slow one holds nobody up.
+        let alone = self.worker.most() == 1;
+        let places = if alone { usize::from(self.spec.prefetch) } else { self.spec.concurrency };
+        let most = self.spec.batch.min(self.worker.most());
+        let mut working = FuturesUnordered::new();
+        let mut stopping = false;
+        let mut open = true;
+        while open || !working.is_empty() {
+            tokio::select! {
+                () = self.stop.cancelled(), if !stopping => {
+                    stopping = true;
+                    deliveries.stop();
+                }
+                Some(()) = working.next(), if !working.is_empty() => {}
+                delivery = deliveries.next(), if open && working.len() < places => match delivery {
+                    Some(delivery) => {
+                        let mut batch = vec![delivery];
+                        while batch.len() < most {
+                            let Some(delivery) = deliveries.next_now() else { break };
+                            batch.push(delivery);
+                        }
+                        working.push(self.work(batch));
+                    }
+                    None => open = false,
+                },
+            }
+        }
+    }
+
+    async fn work(&self, batch: Vec<Delivery>) {
+        let jobs: Vec<Job> = batch.iter().map(job).collect();
+        // A worker that panics is a failed batch, not a dead process.
+        let verdicts = AssertUnwindSafe(self.worker.work(&jobs)).catch_unwind().await.unwrap_or_else(|_| {
+            tracing::error!(worker = self.name, jobs = jobs.len(), "the worker panicked: its jobs are given back");
+            jobs.iter().map(|_| Verdict::Retry("the worker panicked".into())).collect()
+        });
+        let mut settling = FuturesUnordered::new();
+        for (delivery, verdict) in batch.into_iter().zip(verdicts) {
+            self.metrics.judged(&self.name, word(&verdict));
+            match verdict {
+                Verdict::Kept | Verdict::Duplicate | Verdict::Expired => delivery.ticket.ack(),
+                verdict => settling.push(self.settle(delivery, verdict)),
+            }
+        }
+        while settling.next().await.is_some() {}
+    }
+
+    async fn settle(&self, delivery: Delivery, verdict: Verdict) {
+        match verdict {
+            Verdict::Answered(answer) => {
+                if let Some(reply) = self.reply(&delivery.message, answer) {
+                    // Nobody may wait any more: a late reply is dropped, and the job is done all the same.
+                    self.bus.publish(reply, Instant::now() + CONFIRM_WITHIN).await;
+                }
+                delivery.ticket.ack();
+            }
+            Verdict::Retry(why) => {
+                tracing::warn!(worker = self.name, why, "a job did not work: it is given back");
+                tokio::time::sleep(RETRY_PAUSE).await;
+                delivery.ticket.retry();
+            }
+            Verdict::Reject { reason, detail } => {
+                tracing::warn!(worker = self.name, queue = self.spec.queue, reason, detail, "a message can't be kept");
+                let bury = self.dead_letter.as_ref().map(|queue| self.bury(&delivery.message, queue, &reason, &detail));
+                let buried = match bury {
+                    Some(message) => {
+                        self.bus.publish(message, Instant::now() + CONFIRM_WITHIN).await == Outcome::Routed
+                    }
+                    None => false,
+                };
+                // Without a copy in the dead-letter queue it is the broker's to put it there.
+                if buried { delivery.ticket.ack() } else { delivery.ticket.reject() }
+            }
+            Verdict::Kept | Verdict::Duplicate | Verdict::Expired => delivery.ticket.ack(),
+        }
+    }
+
+    fn reply(&self, call: &Message, answer: Answer) -> Option<Message> {
+        let mut headers = Headers::new();
+        headers.insert("status".into(), HeaderValue::Int(answer.status.into()));
+        headers.insert("fpesa-worker".into(), format!("{}@{}", self.name, std::process::id()).into());
+        for (name, value) in answer.headers {
+            headers.insert(format!("http.{name}"), value.into());
+        }
+        if let Some(parent) = call.properties.headers.get("traceparent") {
+            headers.insert("traceparent".into(), parent.clone());
+        }
+        Some(Message {
+            key: call.properties.reply_to.clone()?,
+            properties: Properties {
+                correlation_id: call.properties.correlation_id.clone(),
+                content_type: Some(answer.content_type),
+                app_id: Some(APP_ID.into()),
+                headers,
+                ..Properties::default()
+            },
+            body: answer.body,
+            mandatory: true,
+            ..Message::default()
+        })
+    }
+
+    /// The message for the dead-letter queue: body and properties unchanged, with the reason.
+    fn bury(&self, message: &Message, queue: &str, reason: &str, detail: &str) -> Message {
+        const MOST: usize = 500;
+        let mut dead = message.clone();
+        let mut end = detail.len().min(MOST);
+        while !detail.is_char_boundary(end) {
+            end -= 1;
+        }
+        let headers = &mut dead.properties.headers;
+        headers.insert("fpesa-reason".into(), reason.into());
+        headers.insert("fpesa-detail".into(), detail[..end].into());
+        headers.insert("fpesa-queue".into(), self.spec.queue.as_str().into());
+        dead.properties.expiration = None;
+        dead.properties.persistent = true;
+        dead.exchange = String::new();
+        queue.clone_into(&mut dead.key);
+        dead.mandatory = true;
+        dead
+    }
+}
+
+fn job(delivery: &Delivery) -> Job {
+    let properties = &delivery.message.properties;
+    let headers: BTreeMap<String, String> =
+        properties.headers.iter().map(|(name, value)| (name.clone(), value.to_text())).collect();
+    let deadline = headers.get("fpesa-deadline").and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
+    Job {
+        key: delivery.message.key.clone(),
+        message_id: properties.message_id.clone(),
+        content_type: properties.content_type.clone(),
+        kind: properties.kind.clone(),
+        timestamp: properties.timestamp,
+        deadline: deadline.map(SystemTime::from),
+        headers,
+        redelivered: delivery.redelivered,
+        body: delivery.message.body.clone(),
+    }
+}
+
+fn word(verdict: &Verdict) -> &'static str {
+    match verdict {
+        Verdict::Kept => "kept",
+        Verdict::Duplicate => "duplicate",
+        Verdict::Answered(_) => "answered",
+        Verdict::Retry(_) => "retried",
+        Verdict::Reject { .. } => "rejected",
+        Verdict::Expired => "expired",
+    }
+}

@@ -1,0 +1,183 @@
+//! `fpesa tail`: the live feed on the terminal, from the embedded bus or from RabbitMQ's web-MQTT alike.
+
+use std::{io::Write as _, num::NonZeroU16, time::Duration};
+
+use anyhow::{Context as _, anyhow, bail};
+use bytes::{Bytes, BytesMut};
+use fpesa_workers::topic::Filter;
+use futures::{SinkExt as _, StreamExt as _};
+use http_body_util::{BodyExt as _, Empty, Limited};
+use hyper_util::rt::TokioIo;
+use rmqtt_codec::{
+    types::{Protocol, QoS},
+    v3::{self, Packet},
+};
+use serde::Deserialize;
+use tokio::net::TcpStream;
+use tokio_tungstenite::{
+    MaybeTlsStream, WebSocketStream, connect_async,
+    tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue},
+};
+use tokio_util::codec::{Decoder as _, Encoder as _};
+use url::Url;
+use uuid::Uuid;
+
+use crate::app::Usage;
+
+/// Seconds; half of it without a word and we say that we are there.
+const KEEP_ALIVE: u16 = 30;
+/// How long the server may take to answer.
+const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+/// Largest packet that is taken, in bytes.
+const MAX_PACKET: u32 = 64 * 1024 * 1024;
+
+/// `/feed.json`
+#[derive(Debug, Deserialize)]
+struct FeedDocument {
+    url: String,
+    topics: Vec<String>,
+    username: Option<String>,
+    password: Option<String>,
+}
+
+/// Prints payloads, one a line, until the process is stopped. `false` when the filter is refused.
+pub async fn tail(base: &str, filter: &str) -> anyhow::Result<bool> {
+    let parsed: Filter = filter.parse().map_err(|error| Usage(format!("`{filter}` is no topic filter: {error}")))?;
+    let base =
+        Url::parse(base).map_err(|_| Usage(format!("`{base}` is no address: write it as in http://127.0.0.1:8080")))?;
+    let document = feed_document(&base).await?;
+    let allowed = document.topics.iter().filter_map(|topic| topic.parse::<Filter>().ok());
+    if !allowed.into_iter().any(|allowed| parsed.is_subset_of(&allowed)) {
+        eprintln!("fpesa: `{filter}` can't be read: the table's feed allows {}", document.topics.join(", "));
+        return Ok(false);
+    }
+    let mut pause = Duration::from_millis(200);
+    loop {
+        match session(&base, &document, filter, &mut pause).await {
+            Ok(never) => match never {},
+            Err(error) => eprintln!("fpesa: {error:#}; connecting again in {} ms", pause.as_millis()),
+        }
+        tokio::time::sleep(pause).await;
+        pause = (pause * 2).min(Duration::from_secs(10));
+    }
+}
+
+enum Never {}
+
+async fn session(base: &Url, document: &FeedDocument, filter: &str, pause: &mut Duration) -> anyhow::Result<Never> {
+    let mut url = base.join(&document.url).context("the feed's address can't be read")?;
+    let scheme = match url.scheme() {
+        "https" | "wss" => {
+            bail!("the feed is behind TLS, which `fpesa tail` does not speak: give the inner address with --url")
+        }
+        _ => "ws",
+    };
+    let _ = url.set_scheme(scheme);
+    let mut request = url.as_str().into_client_request()?;
+    request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static("mqtt"));
+    let (socket, _) = tokio::time::timeout(ANSWER_WITHIN, connect_async(request))
+        .await
+        .map_err(|_| anyhow!("the feed does not answer"))?
+        .context("the feed can't be reached")?;
+    let mut link = Link { socket, codec: v3::Codec::new(MAX_PACKET), bytes: BytesMut::new() };
+    link.send(Packet::Connect(Box::new(v3::Connect {
+        protocol: Protocol(4),
+        clean_session: true,
+        keep_alive: KEEP_ALIVE,
+        client_id: format!("fpesa-tail-{}", Uuid::new_v4().simple()).into(),
+        username: document.username.clone().map(Into::into),
+        password: document.password.clone().map(Bytes::from),
+        ..v3::Connect::default()
+    })))
+    .await?;
+    match link.answer().await? {
+        Packet::ConnectAck(ack) if ack.return_code == v3::ConnectAckReason::ConnectionAccepted => {}
+        Packet::ConnectAck(ack) => bail!("the feed refused us: {}", ack.return_code.reason()),
+        other => bail!("the feed answered with a packet of type {}", other.packet_type()),
+    }
+    let packet_id = NonZeroU16::MIN;
+    link.send(Packet::Subscribe { packet_id, topic_filters: vec![(filter.into(), QoS::AtLeastOnce)] }).await?;
+    match link.answer().await? {
+        Packet::SubscribeAck { status, .. } if !status.contains(&v3::SubscribeReturnCode::Failure) => {}
+        _ => bail!("the feed refused the subscription to `{filter}`"),
+    }
+    eprintln!("fpesa: listening to {filter} at {url}");
+    *pause = Duration::from_millis(200);
+    let half = Duration::from_secs(u64::from(KEEP_ALIVE) / 2);
+    loop {
+        let packet = match tokio::time::timeout(half, link.next()).await {
+            Ok(packet) => packet?,
+            Err(_) => {
+                link.send(Packet::PingRequest).await?;
+                match tokio::time::timeout(ANSWER_WITHIN, link.next()).await {
+                    Ok(packet) => packet?,
+                    Err(_) => bail!("the feed went silent"),
+                }
+            }
+        };
+        if let Packet::Publish(publish) = packet {
+            let mut out = std::io::stdout().lock();
+            out.write_all(&publish.payload)?;
+            out.write_all(b"\n")?;
+            out.flush()?;
+            drop(out);
+            if let Some(packet_id) = publish.packet_id {
+                link.send(Packet::PublishAck { packet_id }).await?;
+            }
+        }
+    }
+}
+
+struct Link {
+    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    codec: v3::Codec,
+    bytes: BytesMut,
+}
+
+impl Link {
+    async fn send(&mut self, packet: Packet) -> anyhow::Result<()> {
+        let mut bytes = BytesMut::new();
+        self.codec.encode(packet, &mut bytes).map_err(|error| anyhow!("a packet can't be written: {error}"))?;
+        self.socket.send(Message::Binary(bytes.freeze())).await.context("the feed went away")
+    }
+
+    async fn answer(&mut self) -> anyhow::Result<Packet> {
+        tokio::time::timeout(ANSWER_WITHIN, self.next()).await.map_err(|_| anyhow!("the feed does not answer"))?
+    }
+
+    async fn next(&mut self) -> anyhow::Result<Packet> {
+        loop {
+            let decoded =
+                self.codec.decode(&mut self.bytes).map_err(|error| anyhow!("the feed sent no MQTT: {error}"))?;
+            if let Some((packet, _)) = decoded {
+                return Ok(packet);
+            }
+            match self.socket.next().await {
+                Some(Ok(Message::Binary(more))) => self.bytes.extend_from_slice(&more),
+                Some(Ok(Message::Close(_))) | None => bail!("the feed closed the connection"),
+                Some(Ok(_)) => {}
+                Some(Err(error)) => return Err(error).context("the feed went away"),
+            }
+        }
+    }
+}
+
+/// Asks the gateway where and what may be read.
+async fn feed_document(base: &Url) -> anyhow::Result<FeedDocument> {
+    const MOST: usize = 1024 * 1024;
+    let host = base.host_str().unwrap_or("127.0.0.1");
+    let port = base.port_or_known_default().unwrap_or(80);
+    let away = || format!("no gateway answers at {base}: start one with `fpesa up`, or name another with --url");
+    let stream = TcpStream::connect((host, port)).await.with_context(away)?;
+    let (mut sender, connection) =
+        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.with_context(away)?;
+    tokio::spawn(connection);
+    let request =
+        hyper::Request::get("/feed.json").header("host", format!("{host}:{port}")).body(Empty::<Bytes>::new())?;
+    let response = sender.send_request(request).await.with_context(away)?;
+    if !response.status().is_success() {
+        bail!("{base}feed.json answers {}: is this a gateway of fpesa?", response.status());
+    }
+    let body = Limited::new(response.into_body(), MOST).collect().await.map_err(|error| anyhow!("{error}"))?;
+    serde_json::from_slice(&body.to_bytes()).context("/feed.json is not what it must be")
+}
