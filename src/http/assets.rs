@@ -13,9 +13,10 @@ use rust_embed::RustEmbed;
 #[folder = "frontend/dist"]
 struct Dist;
 
-/// Nothing from elsewhere, no inline code, no evaluation; WebSockets for the feed, which may be on another host.
+/// Nothing from elsewhere, no inline code, no evaluation; WebSockets for the feed, which may be on another host; a worker
+/// of the page's own making, whose timers go on while the tab is in the background.
 const POLICY: &str = "default-src 'self'; connect-src 'self' ws: wss:; img-src 'self' data:; style-src 'self'; \
-                      base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
+                      worker-src 'self' blob:; base-uri 'none'; frame-ancestors 'none'; form-action 'self'";
 
 static SECURITY: LazyLock<[(HeaderName, HeaderValue); 3]> = LazyLock::new(|| {
     [
