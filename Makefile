@@ -1,0 +1,45 @@
+# The project's front door. `make run` needs the Rust toolchain alone; `make test` installs what else it needs.
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+export PATH := $(CURDIR)/.tools/bin:$(PATH)
+
+.PHONY: help run test setup lint fmt test-rust test-web dist bench clean
+
+help: ## Show the targets
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
+
+run: ## Build and serve everything on http://127.0.0.1:8080
+	cargo build --release --locked
+	@printf '\n  the page    http://127.0.0.1:8080/\n  the API     http://127.0.0.1:8080/api/v1/messages\n  readiness   http://127.0.0.1:8080/readyz\n  stop it with Ctrl-C\n\n'
+	@exec ./target/release/fpesa up
+
+test: ## Install what is missing, then run every test
+	scripts/setup
+	scripts/test
+
+setup: ## Install what the tests need
+	scripts/setup
+
+lint: ## Formatting, clippy, cargo-deny, ESLint, types
+	scripts/test lint
+
+fmt: ## Format everything
+	cargo fmt --all
+	cd frontend && npm run --silent format
+
+test-rust: ## The Rust tests
+	scripts/test rust
+
+test-web: ## The page's tests
+	scripts/test web
+
+dist: ## Rebuild frontend/dist
+	cd frontend && npm ci --no-fund --no-audit && npm run --silent build
+
+bench: ## Measure, and print README's table
+	bench/run
+
+clean: ## Delete what was built
+	cargo clean
+	rm -rf frontend/node_modules frontend/test-results
