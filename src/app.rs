@@ -148,7 +148,9 @@ fn check_names(names: &[String], table: &Table) -> Result<(), Usage> {
 
 /// The bus that the settings name. The embedded one feeds `feed`.
 fn connect(settings: &Settings, feed: Option<Arc<Feed>>) -> anyhow::Result<Arc<dyn Bus>> {
-    let Some(feed) = feed else { anyhow::bail!("amqp comes next") };
+    let Some(feed) = feed else {
+        return Ok(bus::amqp::Amqp::connect(bus::amqp::Options::of(settings).map_err(Usage)?));
+    };
     let embedded = bus::embedded::Embedded::open(&settings.data_dir, move |message| {
         feed.publish(&topic_of_key(&message.key), message.body.clone());
     })?;

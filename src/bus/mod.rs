@@ -14,7 +14,9 @@ use crate::{
     topology::Topology,
 };
 
+pub mod amqp;
 pub mod embedded;
+mod pending;
 
 /// A message bus.
 #[async_trait]

@@ -16,7 +16,7 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
-use super::{Bus, BusError, BusState, Deliveries, Link};
+use super::{Bus, BusError, BusState, Deliveries, Link, pending::Pending};
 use crate::{
     message::{Away, CallError, Message, Outcome, Reply},
     topology::{Declare, QueueKind, Topology},
@@ -26,15 +26,16 @@ mod broker;
 mod disk;
 mod queue;
 mod routing;
-mod rpc;
 mod writer;
 
 use broker::Broker;
-use rpc::Pending;
 use writer::{Command, Health, Writer};
 
 /// Publishes that wait for a commit at the same time; a further one waits for a place, within its deadline.
 const MOST_WAITING: usize = 8_192;
+
+/// `reply_to` of every call of this bus.
+const REPLY_ADDRESS: &str = "fpesa.reply.embedded";
 
 /// A bus in a data folder.
 pub struct Embedded {
@@ -158,7 +159,7 @@ impl Bus for Embedded {
     }
 
     async fn publish(&self, message: Message, deadline: Instant) -> Outcome {
-        if message.exchange.is_empty() && rpc::is_reply_address(&message.key) {
+        if message.exchange.is_empty() && message.key == REPLY_ADDRESS {
             let reply = Reply { properties: message.properties, body: message.body };
             if self.shared.pending.answer(reply) {
                 return Outcome::Routed;
@@ -195,7 +196,7 @@ impl Bus for Embedded {
     async fn call(&self, mut message: Message, deadline: Instant) -> Result<Reply, CallError> {
         let left = deadline.saturating_duration_since(Instant::now());
         let correlation = Uuid::now_v7().simple().to_string();
-        message.properties.reply_to = Some(rpc::ADDRESS.into());
+        message.properties.reply_to = Some(REPLY_ADDRESS.into());
         message.properties.correlation_id = Some(correlation.clone());
         message.properties.expiration = Some(left.max(Duration::from_millis(1)));
         super::stamp_deadline(&mut message, left);

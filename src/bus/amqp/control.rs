@@ -1,0 +1,138 @@
+//! The control link: declares the topology, and looks every second whether what publish routes reach is still there.
+//! (A browser's queue satisfies `mandatory`: only looking tells that the queue that keeps messages is gone.)
+
+use std::{collections::BTreeSet, sync::Arc, time::Duration};
+
+use lapin::{
+    Connection, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueDeclareOptions},
+    types::FieldTable,
+};
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+
+use super::{
+    Shared,
+    convert::short,
+    declare::{declare, is_not_found},
+    held,
+    link::{Ended, supervise},
+};
+use crate::{
+    bus::BusError,
+    topology::{Declare as Who, Topology},
+};
+
+/// How often what is watched is looked for.
+const LOOK: Duration = Duration::from_millis(800);
+/// How long one look may take before the link counts as broken.
+const LOOK_WITHIN: Duration = Duration::from_secs(5);
+
+/// A topology to declare, and whom to tell.
+pub(super) struct Declare {
+    pub topology: Topology,
+    pub done: oneshot::Sender<Result<(), BusError>>,
+}
+
+pub(super) fn start(shared: Arc<Shared>, stop: CancellationToken) -> mpsc::Sender<Declare> {
+    let (sender, received) = mpsc::channel(8);
+    tokio::spawn(async move {
+        let received = tokio::sync::Mutex::new(received);
+        supervise("control", &stop, || async { run(&shared, &mut *received.lock().await).await }).await;
+    });
+    sender
+}
+
+async fn run(shared: &Shared, received: &mut mpsc::Receiver<Declare>) -> Ended {
+    let connection = match shared.options.connect("control").await {
+        Ok(connection) => connection,
+        Err(why) => return Ended::never_up(why),
+    };
+    let topology = held(&shared.topology).clone();
+    settle(shared, declare(&connection, &topology).await);
+    let mut look = tokio::time::interval(LOOK);
+    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        tokio::select! {
+            command = received.recv() => {
+                let Some(Declare { topology, done }) = command else { return Ended::after_up("the bus is closed") };
+                let result = declare(&connection, &topology).await;
+                if !matches!(result, Err(BusError::Topology(_))) || held(&shared.topology).queues.is_empty() {
+                    *held(&shared.topology) = topology;
+                }
+                let down = matches!(result, Err(BusError::Down(_)));
+                let refused = result.as_ref().err().filter(|_| !down).map(ToString::to_string);
+                // A reload that is refused leaves the table in force; at the start there is none yet.
+                let _ = done.send(result);
+                if down {
+                    return Ended::after_up("the declaration broke off");
+                }
+                if refused.is_some() {
+                    *held(&shared.refused) = refused;
+                }
+            }
+            _ = look.tick() => {
+                let topology = held(&shared.topology).clone();
+                if held(&shared.refused).is_some() {
+                    settle(shared, declare(&connection, &topology).await);
+                }
+                match tokio::time::timeout(LOOK_WITHIN, missing(&connection, &topology)).await {
+                    Ok(Ok(missing)) => {
+                        let declares_again = !missing.is_empty();
+                        *held(&shared.missing) = missing;
+                        if declares_again {
+                            settle(shared, declare(&connection, &topology).await);
+                        }
+                    }
+                    Ok(Err(error)) => return Ended::after_up(error),
+                    Err(_) => return Ended::after_up("the broker does not answer"),
+                }
+            }
+        }
+    }
+}
+
+/// Remembers what keeps the topology from being declared, and tells it once.
+fn settle(shared: &Shared, result: Result<(), BusError>) {
+    let refused = match result {
+        Err(BusError::Topology(why)) => Some(why),
+        _ => None,
+    };
+    let mut known = held(&shared.refused);
+    if let Some(why) = &refused
+        && known.as_ref() != Some(why)
+    {
+        tracing::error!("{why}");
+    }
+    *known = refused;
+}
+
+async fn missing(connection: &Connection, topology: &Topology) -> lapin::Result<BTreeSet<String>> {
+    let mut missing = BTreeSet::new();
+    let mut channel = connection.create_channel().await?;
+    for name in &topology.watched_queues {
+        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+        if let Err(error) = channel.queue_declare(short(name), options, FieldTable::default()).await {
+            if !is_not_found(&error) {
+                return Err(error);
+            }
+            missing.insert(name.clone());
+            channel = connection.create_channel().await?;
+        }
+    }
+    for name in &topology.watched_exchanges {
+        let passive = topology.exchanges.get(name).is_none_or(|exchange| exchange.declare == Who::Passive);
+        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
+        let declared = channel.exchange_declare(short(name), ExchangeKind::Topic, options, FieldTable::default()).await;
+        if let Err(error) = declared {
+            if !is_not_found(&error) {
+                return Err(error);
+            }
+            tracing::warn!(exchange = name, passive, "an exchange that routes publish to is gone");
+            missing.insert(name.clone());
+            channel = connection.create_channel().await?;
+        }
+    }
+    let _ = channel.close(200, "looked".into()).await;
+    Ok(missing)
+}

@@ -1,0 +1,139 @@
+//! Declaring a topology exactly as the wire contract has it, and telling a difference in one sentence.
+
+use std::collections::BTreeSet;
+
+use lapin::{
+    Channel, Connection, ExchangeKind,
+    options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::{AMQPValue, FieldTable},
+};
+
+use super::convert::{arguments, short};
+use crate::{
+    bus::BusError,
+    topology::{Declare, Exchange, Queue, QueueKind, Topology},
+};
+
+/// Declares everything but `rpc` queues, dead-letter queues first.
+pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Result<(), BusError> {
+    // An error closes its channel: one of its own keeps everything else from it.
+    let channel = connection.create_channel().await.map_err(|error| BusError::Down(error.to_string()))?;
+    for (name, exchange) in &topology.exchanges {
+        declare_exchange(&channel, name, exchange).await.map_err(|error| told("exchange", name, &error))?;
+    }
+    for name in dead_letters_first(topology) {
+        let Some(queue) = topology.queues.get(name) else { continue };
+        let options = QueueDeclareOptions {
+            durable: true,
+            passive: queue.declare == Declare::Passive,
+            ..QueueDeclareOptions::default()
+        };
+        let declared = channel.queue_declare(short(name), options, queue_arguments(queue)).await;
+        declared.map_err(|error| told("queue", name, &error))?;
+        for binding in queue.bind.iter().filter(|_| queue.declare == Declare::Active) {
+            let bound = channel.queue_bind(
+                short(name),
+                short(&binding.exchange),
+                short(&binding.key),
+                QueueBindOptions::default(),
+                arguments(&binding.arguments),
+            );
+            bound.await.map_err(|error| told("the binding of queue", name, &error))?;
+        }
+    }
+    let _ = channel.close(200, "declared".into()).await;
+    Ok(())
+}
+
+async fn declare_exchange(channel: &Channel, name: &str, exchange: &Exchange) -> lapin::Result<()> {
+    let kind = match exchange.kind.as_str() {
+        "topic" => ExchangeKind::Topic,
+        "direct" | "" => ExchangeKind::Direct,
+        "fanout" => ExchangeKind::Fanout,
+        "headers" => ExchangeKind::Headers,
+        other => ExchangeKind::Custom(other.to_owned()),
+    };
+    let passive = exchange.declare == Declare::Passive;
+    let options = ExchangeDeclareOptions { durable: true, passive, ..ExchangeDeclareOptions::default() };
+    channel.exchange_declare(short(name), kind, options, arguments(&exchange.arguments)).await
+}
+
+/// A queue's dead-letter queue stands before it.
+fn dead_letters_first(topology: &Topology) -> Vec<&str> {
+    fn visit<'t>(topology: &'t Topology, name: &'t str, done: &mut BTreeSet<&'t str>, order: &mut Vec<&'t str>) {
+        let Some(queue) = topology.queues.get(name).filter(|queue| queue.kind != QueueKind::Rpc) else { return };
+        if !done.insert(name) {
+            return;
+        }
+        if let Some(dead) = &queue.dead_letter {
+            visit(topology, dead, done, order);
+        }
+        order.push(name);
+    }
+    let (mut done, mut order) = (BTreeSet::new(), Vec::new());
+    for name in topology.queues.keys() {
+        visit(topology, name, &mut done, &mut order);
+    }
+    order
+}
+
+fn queue_arguments(queue: &Queue) -> FieldTable {
+    let text = |value: &str| AMQPValue::LongString(value.into());
+    let mut table = arguments(&queue.arguments);
+    if queue.declare == Declare::Passive {
+        return FieldTable::default();
+    }
+    let quorum = queue.kind == QueueKind::Quorum;
+    if quorum {
+        table.insert("x-queue-type".into(), text("quorum"));
+    }
+    if let Some(dead) = &queue.dead_letter {
+        table.insert("x-dead-letter-exchange".into(), text(""));
+        table.insert("x-dead-letter-routing-key".into(), text(dead));
+        if quorum {
+            let limit = queue.delivery_limit.unwrap_or(20);
+            table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(limit.into()));
+            table.insert("x-dead-letter-strategy".into(), text("at-least-once"));
+            table.insert("x-overflow".into(), text("reject-publish"));
+        }
+    }
+    if let Some(most) = queue.max_length {
+        table.insert("x-max-length".into(), AMQPValue::LongLongInt(i64::try_from(most).unwrap_or(i64::MAX)));
+        table.insert("x-overflow".into(), text("reject-publish"));
+    }
+    table
+}
+
+/// A refusal as one sentence that names what differs; anything else is a broken link.
+fn told(what: &str, name: &str, error: &lapin::Error) -> BusError {
+    let text = error.to_string();
+    let lower = text.to_lowercase();
+    if lower.contains("precondition") || lower.contains("inequivalent") {
+        // "inequivalent arg 'x' for queue 'q' in vhost '/': received 'a' but current is 'b'"
+        let difference =
+            text.find("inequivalent").map_or(text.as_str(), |at| text[at..].split('"').next().unwrap_or(""));
+        return BusError::Topology(format!(
+            "{what} `{name}` exists on the broker and differs ({difference}): give it another name, make the table say \
+             what is there, or delete it on the broker"
+        ));
+    }
+    if lower.contains("not-found")
+        || lower.contains("not_found")
+        || lower.contains("no queue")
+        || lower.contains("no exchange")
+    {
+        return BusError::Topology(format!(
+            "{what} `{name}` is not on the broker, and the table says that others declare it"
+        ));
+    }
+    if lower.contains("access") {
+        return BusError::Topology(format!("{what} `{name}`: the broker's user may not declare it"));
+    }
+    BusError::Down(text)
+}
+
+/// Whether a channel's error says that a queue or exchange is not there.
+pub(super) fn is_not_found(error: &lapin::Error) -> bool {
+    let lower = error.to_string().to_lowercase();
+    lower.contains("not-found") || lower.contains("not_found")
+}

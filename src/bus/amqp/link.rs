@@ -1,0 +1,198 @@
+//! Connecting: addresses, credentials, TLS, and the pauses between tries. Nothing of a URL reaches a log or an error.
+
+use std::{fs, future::Future, time::Duration};
+
+use lapin::{
+    Connection, ConnectionProperties,
+    tcp::{OwnedIdentity, OwnedTLSConfig},
+    uri::AMQPUri,
+};
+use tokio_util::sync::CancellationToken;
+
+use crate::settings::{Secret, Settings};
+
+/// How long a connection may take to be made.
+const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// Seconds between heartbeats: a silent link is known after at most twice that.
+const HEARTBEAT: u16 = 5;
+const FIRST_PAUSE: Duration = Duration::from_millis(100);
+const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+
+/// Where the broker is, and as whom we come.
+#[derive(Clone)]
+pub struct Options {
+    addresses: Vec<AMQPUri>,
+    ca: Option<String>,
+    identity: Option<(Vec<u8>, Vec<u8>)>,
+}
+
+impl Options {
+    /// Reads the settings: `bus` (one URL, several, or one with several hosts), its password and TLS files. The error is
+    /// a sentence without secrets.
+    pub fn of(settings: &Settings) -> Result<Self, String> {
+        let file = |path: &Option<std::path::PathBuf>| match path {
+            None => Ok(None),
+            Some(path) => {
+                fs::read(path).map(Some).map_err(|error| format!("bus_tls: {} can't be read: {error}", path.display()))
+            }
+        };
+        let ca = file(&settings.bus_tls.ca_file)?.map(|pem| String::from_utf8_lossy(&pem).into_owned());
+        let identity = match (file(&settings.bus_tls.cert_file)?, file(&settings.bus_tls.key_file)?) {
+            (Some(cert), Some(key)) => Some((cert, key)),
+            (None, None) => None,
+            _ => return Err("bus_tls: cert_file and key_file go together".into()),
+        };
+        let mut addresses = addresses(settings.bus.expose())?;
+        if let Some(password) = &settings.bus_password {
+            for address in &mut addresses {
+                password.expose().clone_into(&mut address.authority.userinfo.password);
+            }
+        }
+        Ok(Self { addresses, ca, identity })
+    }
+
+    /// One address, for tests of the adapter alone.
+    pub fn at(url: &str) -> Result<Self, String> {
+        Ok(Self { addresses: addresses(url)?, ca: None, identity: None })
+    }
+
+    /// Whether a broker answers now.
+    pub async fn answers(&self) -> bool {
+        match self.connect("look").await {
+            Ok(connection) => connection.close(200, "bye".into()).await.is_ok(),
+            Err(_) => false,
+        }
+    }
+
+    /// Connects to the first address that answers.
+    pub(super) async fn connect(&self, role: &str) -> Result<Connection, String> {
+        let mut last = String::from("no address is given");
+        for address in &self.addresses {
+            let tls = OwnedTLSConfig {
+                cert_chain: self.ca.clone(),
+                identity: self.identity.clone().map(|(pem, key)| OwnedIdentity::PKCS8 { pem, key }),
+            };
+            let name = format!("fpesa {role} {}", std::process::id());
+            let properties = ConnectionProperties::default().with_connection_name(name.into());
+            let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
+            let connecting = Connection::connect_uri_with_config(address.clone(), properties, tls, runtime);
+            match tokio::time::timeout(CONNECT_WITHIN, connecting).await {
+                Ok(Ok(connection)) => return Ok(connection),
+                Ok(Err(error)) => last = format!("{}: {error}", address.authority.host),
+                Err(_) => last = format!("{}: no answer within {CONNECT_WITHIN:?}", address.authority.host),
+            }
+        }
+        Err(last)
+    }
+}
+
+/// `amqp://u:p@h1:5672,h2:5673/v` and `amqp://u:p@h1/v,amqp://u:p@h2/v` alike.
+fn addresses(text: &str) -> Result<Vec<AMQPUri>, String> {
+    let mut addresses: Vec<AMQPUri> = Vec::new();
+    let masked = || Secret::from(text).masked();
+    // The path of a list of hosts stands at its end and counts for all.
+    let path = text.rsplit(',').next().and_then(|last| {
+        let rest = last.split_once("://").map_or(last, |(_, rest)| rest);
+        rest.find(['/', '?']).map(|at| &rest[at..])
+    });
+    let mut prefix = String::new();
+    for part in text.split(',') {
+        let mut url = if part.contains("://") {
+            let (scheme, rest) = part.split_once("://").unwrap_or_default();
+            prefix = match rest.rsplit_once('@') {
+                Some((user, _)) => format!("{scheme}://{user}@"),
+                None => format!("{scheme}://"),
+            };
+            part.to_owned()
+        } else {
+            format!("{prefix}{part}")
+        };
+        let authority = url.split_once("://").map_or("", |(_, rest)| rest);
+        if !authority.contains(['/', '?']) {
+            url.push_str(path.unwrap_or("/"));
+        }
+        // An empty vhost is written `/` here: the default one, which AMQP URIs spell `%2f`.
+        let url = if url.ends_with('/') { format!("{url}%2f") } else { url };
+        let mut address: AMQPUri = url.parse().map_err(|_| {
+            format!("bus: `{}` can't be read: write it as in amqp://user:password@host:5672/vhost", masked())
+        })?;
+        address.query.heartbeat = Some(address.query.heartbeat.unwrap_or(HEARTBEAT));
+        addresses.push(address);
+    }
+    Ok(addresses)
+}
+
+/// Runs `link` again and again until `stop`, with full-jitter pauses that grow while it fails at once.
+pub(super) async fn supervise<F, R>(role: &str, stop: &CancellationToken, mut link: F)
+where
+    F: FnMut() -> R,
+    R: Future<Output = Ended>,
+{
+    let mut pause = FIRST_PAUSE;
+    let mut told = false;
+    while !stop.is_cancelled() {
+        let ended = tokio::select! {
+            ended = link() => ended,
+            () = stop.cancelled() => return,
+        };
+        if ended.was_up {
+            pause = FIRST_PAUSE;
+            told = false;
+        }
+        if !told {
+            tracing::warn!(role, why = ended.why, "the link to the broker is down: connecting until it works");
+            told = true;
+        }
+        let jitter = rand_below(pause);
+        tokio::select! {
+            () = tokio::time::sleep(jitter) => {}
+            () = stop.cancelled() => return,
+        }
+        pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// How a link ended.
+pub(super) struct Ended {
+    pub was_up: bool,
+    pub why: String,
+}
+
+impl Ended {
+    pub fn never_up(why: String) -> Self {
+        Self { was_up: false, why }
+    }
+
+    pub fn after_up(why: impl std::fmt::Display) -> Self {
+        Self { was_up: true, why: why.to_string() }
+    }
+}
+
+/// A random part of a duration; random enough to keep a crowd from coming back all at once.
+fn rand_below(most: Duration) -> Duration {
+    let random = uuid::Uuid::new_v4().as_fields().0;
+    most.mul_f64(f64::from(random) / f64::from(u32::MAX)).max(Duration::from_millis(10))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::addresses;
+
+    #[test]
+    fn several_addresses() {
+        for (text, expected) in [
+            ("amqp://h", vec![("h", 5672, "/")]),
+            ("amqp://u:p@h1:1,h2:2/v", vec![("h1", 1, "v"), ("h2", 2, "v")]),
+            ("amqp://u:p@h1/a,amqp://x:y@h2/b", vec![("h1", 5672, "a"), ("h2", 5672, "b")]),
+            ("amqp://h:5673/%2f", vec![("h", 5673, "/")]),
+            ("amqp://h/", vec![("h", 5672, "/")]),
+        ] {
+            let found = addresses(text).unwrap();
+            let found: Vec<_> =
+                found.iter().map(|a| (a.authority.host.as_str(), a.authority.port, a.vhost.as_str())).collect();
+            assert_eq!(found, expected, "{text}");
+        }
+        let error = addresses("amqp://u:secret@h:nope").unwrap_err();
+        assert!(!error.contains("secret"), "{error}");
+    }
+}

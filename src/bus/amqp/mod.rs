@@ -1,0 +1,162 @@
+//! RabbitMQ (AMQP 0-9-1) by lapin. Each role has a connection and a supervisor of its own: a link that breaks is dropped
+//! whole and made anew, and what was under way on it is told to be unknown. No type of lapin's leaves this room.
+
+use std::{
+    collections::BTreeSet,
+    sync::{
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicU64, Ordering},
+    },
+    time::{Duration, Instant},
+};
+
+use async_trait::async_trait;
+use tokio::sync::{mpsc, oneshot};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{Bus, BusError, BusState, Deliveries, Link, pending::Pending, stamp_deadline};
+use crate::{
+    message::{CallError, Message, Outcome, Reply},
+    topology::{QueueKind, Topology},
+};
+
+mod consumer;
+mod control;
+mod convert;
+mod declare;
+mod link;
+mod publisher;
+
+pub use link::Options;
+
+use control::Declare;
+use publisher::Publisher;
+
+/// How long a declaration may wait for the broker.
+const DECLARE_WITHIN: Duration = Duration::from_secs(5);
+
+/// A bus on one broker, or on several addresses of one cluster.
+pub struct Amqp {
+    shared: Arc<Shared>,
+    publisher: Publisher,
+    /// Requests go out on a link of their own, which their replies come back on.
+    caller: Publisher,
+    control: mpsc::Sender<Declare>,
+    stop: CancellationToken,
+}
+
+struct Shared {
+    options: Options,
+    /// What is declared again at each connection.
+    topology: Mutex<Topology>,
+    missing: Mutex<BTreeSet<String>>,
+    refused: Mutex<Option<String>>,
+    pending: Pending,
+    /// Where replies come to; changes with each connection of the caller.
+    reply_to: Mutex<Option<String>>,
+    late_replies: AtomicU64,
+}
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+impl Amqp {
+    /// Starts to connect and returns at once; a broker that is away is tried until it is there. Needs a runtime.
+    pub fn connect(options: Options) -> Arc<Self> {
+        let shared = Arc::new(Shared {
+            options,
+            topology: Mutex::default(),
+            missing: Mutex::default(),
+            refused: Mutex::default(),
+            pending: Pending::default(),
+            reply_to: Mutex::default(),
+            late_replies: AtomicU64::new(0),
+        });
+        let stop = CancellationToken::new();
+        let publisher = Publisher::start(shared.clone(), false, stop.clone());
+        let caller = Publisher::start(shared.clone(), true, stop.clone());
+        let control = control::start(shared.clone(), stop.clone());
+        Arc::new(Self { shared, publisher, caller, control, stop })
+    }
+}
+
+impl Drop for Amqp {
+    fn drop(&mut self) {
+        self.stop.cancel();
+    }
+}
+
+#[async_trait]
+impl Bus for Amqp {
+    async fn declare(&self, topology: &Topology) -> Result<(), BusError> {
+        let (done, result) = oneshot::channel();
+        let declare = Declare { topology: topology.clone(), done };
+        let down = || BusError::Down("no connection to the broker".into());
+        self.control.send(declare).await.map_err(|_| down())?;
+        match tokio::time::timeout(DECLARE_WITHIN, result).await {
+            Ok(Ok(result)) => result,
+            Ok(Err(_)) | Err(_) => Err(down()),
+        }
+    }
+
+    async fn publish(&self, message: Message, deadline: Instant) -> Outcome {
+        self.publisher.publish(message, deadline).await
+    }
+
+    async fn call(&self, mut message: Message, deadline: Instant) -> Result<Reply, CallError> {
+        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let correlation = Uuid::now_v7().simple().to_string();
+        message.properties.reply_to.clone_from(&held(&self.shared.reply_to));
+        message.properties.correlation_id = Some(correlation.clone());
+        message.properties.expiration = Some(left);
+        stamp_deadline(&mut message, left);
+        message.mandatory = true;
+        let reply = self.shared.pending.expect(correlation.clone());
+        let error = match self.caller.publish(message, deadline).await {
+            Outcome::Routed => match tokio::time::timeout_at(deadline.into(), reply).await {
+                Ok(Ok(result)) => return result,
+                Ok(Err(_)) => CallError::Unknown,
+                Err(_) => CallError::Timeout,
+            },
+            Outcome::Unroutable => CallError::NoWorker,
+            Outcome::Rejected => CallError::Rejected,
+            Outcome::NotSent(away) => CallError::NotSent(away),
+            Outcome::Unknown if Instant::now() >= deadline => CallError::Timeout,
+            Outcome::Unknown => CallError::Unknown,
+        };
+        self.shared.pending.forget(&correlation);
+        Err(error)
+    }
+
+    async fn consume(&self, queue: &str, prefetch: u16) -> Result<Deliveries, BusError> {
+        let rpc = held(&self.shared.topology).queues.get(queue).is_some_and(|queue| queue.kind == QueueKind::Rpc);
+        consumer::consume(&self.shared.options, queue, prefetch, rpc, self.stop.child_token()).await
+    }
+
+    fn state(&self) -> BusState {
+        let link = match (self.publisher.link(), self.caller.link()) {
+            (Link::Down, _) | (_, Link::Down) => Link::Down,
+            (Link::Blocked, _) | (_, Link::Blocked) => Link::Blocked,
+            (Link::Up, Link::Up) => Link::Up,
+        };
+        BusState {
+            link,
+            missing: held(&self.shared.missing).clone(),
+            refused: held(&self.shared.refused).clone(),
+            late_replies: self.shared.late_replies.load(Ordering::Relaxed),
+        }
+    }
+
+    fn retries(&self) -> bool {
+        true
+    }
+
+    async fn close(&self) {
+        // Settlements and confirms are sent as they come; what is left is the links' orderly end.
+        self.stop.cancel();
+        self.publisher.ended().await;
+        self.caller.ended().await;
+    }
+}

@@ -1,0 +1,136 @@
+//! A private RabbitMQ node: Debian's server, with its own home, name, data, ports and epmd, so that nothing of the
+//! machine's own is touched. One start takes some seconds: a test runs many cases on one node.
+
+use std::{
+    fs,
+    path::Path,
+    process::{Child, Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use super::free_port;
+
+const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
+const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
+
+pub struct Rabbit {
+    folder: tempfile::TempDir,
+    child: Child,
+    epmd: Child,
+    env: Vec<(String, String)>,
+    pub port: u16,
+    pub web_mqtt: u16,
+}
+
+impl Rabbit {
+    /// Starts a node with a user `browser` that may read `messages/#` over web-MQTT.
+    pub async fn start() -> Self {
+        assert!(Path::new(SERVER).exists(), "RabbitMQ is missing: run scripts/setup");
+        let folder = tempfile::tempdir().unwrap();
+        let home = folder.path();
+        let (port, mqtt, web_mqtt, dist, epmd_port) = (free_port(), free_port(), free_port(), free_port(), free_port());
+        let path = |name: &str| home.join(name).display().to_string();
+        fs::write(
+            home.join("rabbitmq.conf"),
+            format!(
+                "listeners.tcp.default = 127.0.0.1:{port}\nmqtt.listeners.tcp.default = 127.0.0.1:{mqtt}\n\
+                 mqtt.allow_anonymous = false\nweb_mqtt.tcp.ip = 127.0.0.1\nweb_mqtt.tcp.port = {web_mqtt}\n\
+                 web_mqtt.ws_path = /mqtt\nloopback_users = none\n"
+            ),
+        )
+        .unwrap();
+        fs::write(home.join("enabled_plugins"), "[rabbitmq_mqtt,rabbitmq_web_mqtt].\n").unwrap();
+        let env: Vec<(String, String)> = [
+            ("HOME", path("")),
+            ("RABBITMQ_NODENAME", format!("fpesa{port}@localhost")),
+            ("RABBITMQ_MNESIA_BASE", path("mnesia")),
+            ("RABBITMQ_LOG_BASE", path("log")),
+            ("RABBITMQ_SCHEMA_DIR", path("schema")),
+            ("RABBITMQ_GENERATED_CONFIG_DIR", path("generated")),
+            ("RABBITMQ_ENABLED_PLUGINS_FILE", path("enabled_plugins")),
+            ("RABBITMQ_CONFIG_FILE", path("rabbitmq.conf")),
+            ("RABBITMQ_CONF_ENV_FILE", path("none.conf")),
+            ("RABBITMQ_PID_FILE", path("pid")),
+            ("RABBITMQ_DIST_PORT", dist.to_string()),
+            ("ERL_EPMD_PORT", epmd_port.to_string()),
+            ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
+            ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 1:1 +sbwt none".to_owned()),
+        ]
+        .into_iter()
+        .map(|(key, value)| (key.to_owned(), value))
+        .collect();
+        // An epmd of our own, in the foreground, so that we can end it; the node would leave one behind.
+        let epmd =
+            Command::new("epmd").envs(env.iter().cloned()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        let child = Self::spawn(&env);
+        let mut node = Self { folder, child, epmd, env, port, web_mqtt };
+        node.ready().await;
+        node.ctl(&["add_user", "browser", "look"]);
+        let own = "^mqtt-subscription-.*$";
+        node.ctl(&["set_permissions", "browser", own, own, "^(mqtt-subscription-.*|amq\\.topic)$"]);
+        node.ctl(&["set_topic_permissions", "browser", "amq.topic", "^$", "^messages\\..*"]);
+        node
+    }
+
+    fn spawn(env: &[(String, String)]) -> Child {
+        let mut command = Command::new(SERVER);
+        command.envs(env.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
+        command.spawn().unwrap()
+    }
+
+    async fn ready(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(120);
+        let options = fpesa::bus::amqp::Options::at(&self.url()).unwrap();
+        loop {
+            if options.answers().await {
+                return;
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("the node ended: {status}\n{}", self.log());
+            }
+            assert!(Instant::now() < deadline, "the node did not start\n{}", self.log());
+            tokio::time::sleep(Duration::from_millis(200)).await;
+        }
+    }
+
+    fn log(&self) -> String {
+        let Ok(entries) = fs::read_dir(self.folder.path().join("log")) else { return String::new() };
+        entries.flatten().filter_map(|entry| fs::read_to_string(entry.path()).ok()).collect()
+    }
+
+    pub fn url(&self) -> String {
+        format!("amqp://guest:guest@127.0.0.1:{}/%2f", self.port)
+    }
+
+    /// `rabbitmqctl`, which must succeed.
+    pub fn ctl(&self, args: &[&str]) -> String {
+        let output = Command::new(CTL).args(args).envs(self.env.iter().cloned()).output().unwrap();
+        let text = String::from_utf8_lossy(&output.stdout).into_owned();
+        assert!(output.status.success(), "rabbitmqctl {args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
+        text
+    }
+
+    /// `kill -9` of the node itself.
+    pub fn kill9(&mut self) {
+        // The start script's child is the node: its process id stands in its pid file.
+        if let Ok(pid) = fs::read_to_string(self.folder.path().join("pid")) {
+            let _ = Command::new("kill").args(["-9", pid.trim()]).status();
+        }
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// The same node again, with what it kept.
+    pub async fn restart(&mut self) {
+        self.child = Self::spawn(&self.env);
+        self.ready().await;
+    }
+}
+
+impl Drop for Rabbit {
+    fn drop(&mut self) {
+        self.kill9();
+        let _ = self.epmd.kill();
+        let _ = self.epmd.wait();
+    }
+}
