@@ -132,7 +132,8 @@ async fn the_feed_hears_of_what_was_committed_through_amq_topic() {
     let count = heard.clone();
     let bus = Embedded::open(folder.path(), move |_| {
         count.fetch_add(1, Ordering::SeqCst);
-    }).unwrap();
+    })
+    .unwrap();
     bus.declare(&topology([("q".to_owned(), queue(QueueKind::Quorum))])).await.unwrap();
     assert_eq!(bus.publish(to("q", "not for the feed"), soon()).await, Outcome::Routed);
     assert_eq!(bus.publish(published("amq.topic", "nowhere", "refused"), soon()).await, Outcome::Unroutable);

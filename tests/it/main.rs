@@ -1,11 +1,15 @@
 //! The one integration-test binary: black box first, real executables and real servers.
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
+mod architecture;
 mod bus_contract;
 mod bus_embedded;
-
+mod cli;
+mod faults;
 mod feed;
-
+mod gateway;
+mod history;
 mod rabbitmq;
-
+mod reload;
 mod support;
+mod table;

@@ -77,6 +77,14 @@ impl Start {
         self
     }
 
+    pub fn write(&self, name: &str, text: &str) {
+        std::fs::write(self.folder.path().join(name), text).unwrap();
+    }
+
+    pub fn copy_table(&self) {
+        copy_table(self.folder.path());
+    }
+
     fn spawn(&self) -> Child {
         let executable = env!("CARGO_BIN_EXE_fpesa");
         let mut command = match &self.shell {
