@@ -70,6 +70,8 @@ impl Reloader {
             }
         };
         let mut watched: BTreeMap<PathBuf, bool> = BTreeMap::new();
+        // What was edited before the watch began would be missed: the first look needs no event.
+        let _ = sender.try_send(());
         loop {
             self.watch(&mut watcher, &mut watched, &texts);
             tokio::select! {

@@ -259,7 +259,7 @@ impl Effective {
             let shown = match &value {
                 Value::String(_, text) if secret => Secret(text.clone()).masked(),
                 Value::String(_, text) => text.clone(),
-                Value::Num(_, number) => number.to_i128().map_or_else(|| format!("{number:?}"), |n| n.to_string()),
+                Value::Num(_, number) => number.to_u128().map_or_else(|| format!("{number:?}"), |n| n.to_string()),
                 Value::Array(_, items) => {
                     let items: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
                     format!("[{}]", items.join(", "))

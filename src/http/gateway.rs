@@ -12,8 +12,9 @@ use axum::{
         HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header, request::Parts,
     },
 };
+use bytes::BytesMut;
 use futures::FutureExt as _;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use time::OffsetDateTime;
 use tokio::sync::Semaphore;
@@ -241,7 +242,7 @@ impl Gateway {
     }
 
     /// The whole body, within the route's size and the time for all of it.
-    async fn read_body(&self, route: &Route, headers: &HeaderMap, body: Incoming) -> Result<Bytes, Problem> {
+    async fn read_body(&self, route: &Route, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Problem> {
         if body.is_end_stream() {
             return Ok(Bytes::new());
         }
@@ -249,37 +250,66 @@ impl Gateway {
         let announced = body.size_hint().exact();
         let wrong_type = |wanted: &crate::route::table::Body| {
             let given = text(headers, &header::CONTENT_TYPE);
-            (!given.is_some_and(|given| wanted.takes(&given)))
-                .then(|| Problem::unsupported_media_type(&wanted.content_type))
+            let takes = given.is_some_and(|given| wanted.takes(&given));
+            (!takes).then(|| Problem::unsupported_media_type(&wanted.content_type))
         };
         if announced.is_some_and(|size| size > 0)
             && let Some(problem) = wanted.and_then(wrong_type)
         {
+            drain(&mut body).await;
             return Err(problem);
         }
         let limit = wanted.map_or(UNWANTED_BODY, |body| body.max_size);
-        let too_large = || match wanted {
-            Some(_) => Err(Problem::body_too_large(limit)),
-            // Where no body is allowed its size does not matter: the mapping refuses it.
-            None => Ok(Bytes::from_static(b"-")),
-        };
-        if announced.is_some_and(|size| size > limit) {
-            return too_large();
-        }
-        let most = usize::try_from(limit).unwrap_or(usize::MAX);
         let within = self.settings.limits.body_timeout;
-        let read = tokio::time::timeout(within, Limited::new(body, most).collect()).await;
-        let bytes = match read {
+        let read = async {
+            if announced.is_some_and(|size| size > limit) {
+                return Ok(None);
+            }
+            let mut bytes = BytesMut::new();
+            while let Some(frame) = body.frame().await {
+                let frame = frame.map_err(|_| Problem::body_incomplete())?;
+                if let Ok(data) = frame.into_data() {
+                    if bytes.len() as u64 + data.len() as u64 > limit {
+                        return Ok(None);
+                    }
+                    bytes.extend_from_slice(&data);
+                }
+            }
+            Ok(Some(bytes.freeze()))
+        };
+        let bytes = match tokio::time::timeout(within, read).await {
             Err(_) => return Err(Problem::body_timeout(u64::try_from(within.as_millis()).unwrap_or(u64::MAX))),
-            Ok(Err(error)) if error.is::<LengthLimitError>() => return too_large(),
-            Ok(Err(_)) => return Err(Problem::body_incomplete()),
-            Ok(Ok(collected)) => collected.to_bytes(),
+            Ok(read) => read?,
+        };
+        let Some(bytes) = bytes else {
+            drain(&mut body).await;
+            return match wanted {
+                Some(_) => Err(Problem::body_too_large(limit)),
+                // Where no body is allowed its size does not matter: the mapping refuses it.
+                None => Ok(Bytes::from_static(b"-")),
+            };
         };
         match wanted.filter(|_| !bytes.is_empty()).and_then(wrong_type) {
             Some(problem) => Err(problem),
             None => Ok(bytes),
         }
     }
+}
+
+/// Reads on for a moment what nobody wants: a client that still sends when the connection closes would lose the answer.
+async fn drain(body: &mut Incoming) {
+    const MOST: usize = 16 * 1024 * 1024;
+    const WITHIN: Duration = Duration::from_secs(1);
+    let mut left = MOST;
+    let reading = async {
+        while let Some(Ok(frame)) = body.frame().await {
+            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
+            if left == 0 {
+                break;
+            }
+        }
+    };
+    let _ = tokio::time::timeout(WITHIN, reading).await;
 }
 
 /// The route that a request is counted under.

@@ -75,9 +75,12 @@ impl Kind {
 
     fn coerce(&self, texts: &[String]) -> Result<Value, &'static str> {
         match (self, texts) {
-            (Self::Array(item), [_, _, ..]) => {
-                texts.iter().map(|text| item.one(text)).collect::<Result<_, _>>().map(Value::Array)
-            }
+            (Self::Array(item), texts) => texts
+                .iter()
+                .flat_map(|text| text.split(','))
+                .map(|text| item.one(text))
+                .collect::<Result<_, _>>()
+                .map(Value::Array),
             (_, [text]) => self.one(text),
             _ => Err("this takes one value, and it was given more than once"),
         }

@@ -178,7 +178,7 @@ impl Schemas {
                     source,
                     place,
                     "schema-invalid",
-                    format!("this schema can't be used: {error}"),
+                    format!("this schema can't be used: {}", first_sentence(&error.to_string())),
                 ));
                 None
             }
@@ -250,6 +250,11 @@ fn check_patterns(source: &Source, tree: &Node, problems: &mut Vec<Problem>) {
             );
         }
     }
+}
+
+/// What a library says of itself after its first sentence is no help to who writes a schema.
+fn first_sentence(text: &str) -> &str {
+    text.split(". ").next().unwrap_or(text)
 }
 
 /// A key given twice in a schema: JSON readers differ in which one counts.

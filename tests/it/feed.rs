@@ -10,7 +10,8 @@ use bytes::{Bytes, BytesMut};
 use futures::{SinkExt as _, StreamExt as _};
 use rmqtt_codec::{
     types::{Protocol, QoS},
-    v3, v5,
+    v3,
+    v5::{self, SubscribeAckReason as Reason},
 };
 use serde_json::Value;
 use tokio::net::TcpStream;
@@ -44,7 +45,7 @@ pub async fn tail(app: &App, filter: &str) -> Tail {
     let kept = told.clone();
     let stderr = BufReader::new(child.stderr.take().unwrap());
     std::thread::spawn(move || {
-        stderr.lines().map_while(Result::ok).for_each(|line| kept.lock().unwrap().push_str(&line))
+        stderr.lines().map_while(Result::ok).for_each(|line| kept.lock().unwrap().push_str(&line));
     });
     eventually("tail to listen", || async { told.lock().unwrap().contains("listening to").then_some(()) }).await;
     Tail { child, lines }
@@ -309,8 +310,8 @@ async fn version_5_says_why() {
         (ack.max_qos, ack.retain_available, ack.shared_subscription_available),
         (QoS::AtLeastOnce, false, false)
     );
-    use v5::SubscribeAckReason::{GrantedQos0, NotAuthorized, TopicFilterInvalid};
-    assert_eq!(granted.status, [GrantedQos0, NotAuthorized, TopicFilterInvalid]);
+    let expected = [Reason::GrantedQos0, Reason::NotAuthorized, Reason::TopicFilterInvalid];
+    assert_eq!(granted.status, expected);
     assert_eq!(bye.reason_code, v5::DisconnectReasonCode::KeepAliveTimeout);
 }
 

@@ -13,7 +13,7 @@ use crate::{
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn the_bus_contract_and_the_whole_path() {
-    let rabbit = Rabbit::start().await;
+    let mut rabbit = Rabbit::start().await;
     let bus: contract::Shared = Amqp::connect(Options::at(&rabbit.url()).unwrap());
     eventually("the link to be up", || async { (bus.state().link == fpesa::bus::Link::Up).then_some(()) }).await;
     macro_rules! on_rabbitmq {
@@ -25,6 +25,14 @@ async fn the_bus_contract_and_the_whole_path() {
         };
     }
     crate::bus_cases!(on_rabbitmq);
+    // The node dies and comes back: the link follows by itself.
+    rabbit.kill9();
+    eventually("the link to be down", || async { (bus.state().link == fpesa::bus::Link::Down).then_some(()) }).await;
+    let away = bus.publish(contract::to("nobody", "x"), contract::soon()).await;
+    assert_eq!(away, fpesa::message::Outcome::NotSent(fpesa::message::Away::Down));
+    rabbit.restart().await;
+    eventually("the link to be up again", || async { (bus.state().link == fpesa::bus::Link::Up).then_some(()) }).await;
+    contract::publish_and_consume(bus.clone(), "t.after_a_restart".into()).await;
     bus.close().await;
     the_whole_path(&rabbit).await;
 }

@@ -70,8 +70,9 @@ async fn a_broken_edit_changes_nothing_and_is_told_with_its_line() {
     app.edit("routes.yaml", &good.replace("exchange: amq.topic\n", "exchnage: amq.topic\n"));
     let ready = refused(&app).await;
     assert_eq!((&ready["ready"], &ready["generation"]), (&true.into(), &1.into()));
-    let problem = &ready["reload"]["problems"][1];
-    assert_eq!((&problem["code"], &problem["hint"]), (&"unknown-key".into(), &"did you mean `exchange`?".into()));
+    let problems = ready["reload"]["problems"].as_array().unwrap();
+    let problem = problems.iter().find(|problem| problem["code"] == "unknown-key").unwrap();
+    assert_eq!(problem["hint"], "did you mean `exchange`?");
     let (line, column) = (problem["line"].as_u64().unwrap(), problem["column"].as_u64().unwrap());
     assert!(app.stderr().contains(&format!("routes.yaml:{line}:{column}: error[unknown-key]")), "{}", app.stderr());
     assert!(app.stderr().contains("exchnage: amq.topic"), "the line itself is logged");

@@ -33,183 +33,139 @@ fn table(routes: &str, rest: &str) -> String {
 const GOOD: &str = "  - { id: a, method: GET, path: /a, call: { queue: r } }";
 
 #[tokio::test]
+#[allow(clippy::too_many_lines, reason = "a list of cases")]
 async fn each_mistake_is_told_at_its_place() {
-    // (routes, what follows the queues, code, line, column)
-    let cases: &[(&str, &str, &str, u64, u64)] = &[
-        ("  - { id: a, method: GET, path: /a, cal: { queue: r } }", "", "unknown-key", 4, 39),
-        ("  - { id: a, id: b, method: GET, path: /a, call: { queue: r } }", "", "duplicate-key", 4, 16),
-        ("  - { id: 7, method: GET, path: /a, call: { queue: r } }", "", "wrong-type", 4, 11),
-        ("  - { method: GET, path: /a, call: { queue: r } }", "", "missing-key", 4, 5),
-        ("  - { id: a, method: GET, path: /a }", "", "missing-key", 4, 5),
-        ("  - { id: a, method: FETCH, path: /a, call: { queue: r } }", "", "bad-value", 4, 24),
+    // `¶` marks the place that is told.
+    let cases: &[(&str, &str, &str)] = &[
+        ("  - { id: a, method: GET, path: /a, ¶cal: { queue: r } }", "", "unknown-key"),
+        ("  - { id: a, ¶id: b, method: GET, path: /a, call: { queue: r } }", "", "duplicate-key"),
+        ("  - { id: ¶7, method: GET, path: /a, call: { queue: r } }", "", "wrong-type"),
+        ("  - ¶{ method: GET, path: /a, call: { queue: r } }", "", "missing-key"),
+        ("  - ¶{ id: a, method: GET, path: /a }", "", "missing-key"),
+        ("  - { id: a, method: ¶FETCH, path: /a, call: { queue: r } }", "", "bad-value"),
         (
-            "  - { id: a, method: GET, path: /a, call: { queue: r } }\n  - { id: a, method: GET, path: /b, call: { queue: r } }",
+            "  - { id: a, method: GET, path: /a, call: { queue: r } }\n  - { id: ¶a, method: GET, path: /b, call: { queue: r } }",
             "",
             "duplicate-id",
-            5,
-            11,
         ),
         (
-            "  - { id: a, method: GET, path: '/a/{x}', params: { path: { x: { type: string } } }, call: { queue: r } }\n  - { id: b, method: GET, path: '/a/{y}', params: { path: { y: { type: string } } }, call: { queue: r } }",
+            "  - { id: a, method: GET, path: '/a/{x}', params: { path: { x: { type: string } } }, call: { queue: r } }\n  - { id: b, method: GET, path: ¶'/a/{y}', params: { path: { y: { type: string } } }, call: { queue: r } }",
             "",
             "route-conflict",
-            5,
-            30,
         ),
-        ("  - { id: a, method: GET, path: a, call: { queue: r } }", "", "bad-path", 4, 35),
-        ("  - { id: a, method: GET, path: '/a b', call: { queue: r } }", "", "bad-path", 4, 35),
-        ("  - { id: a, method: GET, path: '/{*rest}/b', call: { queue: r } }", "", "bad-path", 4, 35),
-        ("  - { id: a, method: GET, path: '/{x}', call: { queue: r } }", "", "path-parameter", 4, 35),
+        ("  - { id: a, method: GET, path: ¶a, call: { queue: r } }", "", "bad-path"),
+        ("  - { id: a, method: GET, path: ¶'/a b', call: { queue: r } }", "", "bad-path"),
+        ("  - { id: a, method: GET, path: ¶'/{*rest}/b', call: { queue: r } }", "", "bad-path"),
+        ("  - { id: a, method: GET, path: ¶'/{x}', call: { queue: r } }", "", "path-parameter"),
         (
-            "  - { id: a, method: GET, path: /a, params: { path: { x: { type: string } } }, call: { queue: r } }",
+            "  - { id: a, method: GET, path: /a, params: { path: { ¶x: { type: string } } }, call: { queue: r } }",
             "",
             "path-parameter",
-            4,
-            57,
         ),
         (
-            "  - { id: a, method: GET, path: /a, params: { query: { n: { type: integer, default: x } } }, call: { queue: r } }",
+            "  - { id: a, method: GET, path: /a, params: { query: { n: { type: integer, default: ¶x } } }, call: { queue: r } }",
             "",
             "bad-default",
-            4,
-            87,
         ),
         (
-            "  - { id: a, method: GET, path: /a, params: { query: { n: { type: nope } } }, call: { queue: r } }",
+            "  - { id: a, method: GET, path: /a, params: { query: { n: { type: ¶nope } } }, call: { queue: r } }",
             "",
             "schema-invalid",
-            4,
-            69,
         ),
         (
-            "  - { id: a, method: GET, path: /a, params: { query: { n: { pattern: '(?=x)' } } }, call: { queue: r } }",
+            "  - { id: a, method: GET, path: /a, params: { query: { n: { pattern: ¶'(?=x)' } } }, call: { queue: r } }",
             "",
             "schema-pattern",
-            4,
-            72,
         ),
         (
-            "  - { id: a, method: GET, path: /a, params: { query: { n: { format: nope } } }, call: { queue: r } }",
+            "  - { id: a, method: GET, path: /a, params: { query: { n: { format: ¶nope } } }, call: { queue: r } }",
             "",
             "schema-invalid",
-            4,
-            61,
         ),
         (
-            "  - { id: a, method: POST, path: /a, body: { schema: mesage.json }, publish: { exchange: amq.topic, key: k } }",
+            "  - { id: a, method: POST, path: /a, body: { schema: ¶mesage.json }, publish: { exchange: amq.topic, key: k } }",
             "",
             "schema-missing",
-            4,
-            56,
         ),
         (
-            "  - { id: a, method: POST, path: /a, body: { schema: 'https://x/y.json' }, publish: { exchange: amq.topic, key: k } }",
+            "  - { id: a, method: POST, path: /a, body: { schema: ¶'https://x/y.json' }, publish: { exchange: amq.topic, key: k } }",
             "",
             "schema-remote",
-            4,
-            56,
         ),
         (
-            "  - { id: a, method: POST, path: /a, body: { schema: ../x.json }, publish: { exchange: amq.topic, key: k } }",
+            "  - { id: a, method: POST, path: /a, body: { schema: ¶../x.json }, publish: { exchange: amq.topic, key: k } }",
             "",
             "schema-outside",
-            4,
-            56,
         ),
         (
-            "  - { id: a, method: POST, path: /a, body: { max_size: 1KB }, publish: { exchange: amq.topic, key: k } }",
+            "  - { id: a, method: POST, path: /a, body: { max_size: ¶1KB }, publish: { exchange: amq.topic, key: k } }",
             "",
             "bad-size",
-            4,
-            58,
         ),
+        ("  - { id: a, method: POST, path: /a, publish: { exchange: ¶amq.topik, key: k } }", "", "unknown-exchange"),
         (
-            "  - { id: a, method: POST, path: /a, publish: { exchange: amq.topik, key: k } }",
-            "",
-            "unknown-exchange",
-            4,
-            61,
-        ),
-        (
-            "  - { id: a, method: POST, path: /a, publish: { exchange: amq.topic, key: '{query.x}' } }",
+            "  - { id: a, method: POST, path: /a, publish: { exchange: amq.topic, key: ¶'{query.x}' } }",
             "",
             "template-unknown",
-            4,
-            77,
         ),
         (
-            "  - { id: a, method: POST, path: /a, publish: { exchange: amq.topic, key: '{body.x}' } }",
+            "  - { id: a, method: POST, path: /a, publish: { exchange: amq.topic, key: ¶'{body.x}' } }",
             "",
             "template-unknown",
-            4,
-            77,
         ),
         (
-            "  - { id: a, method: POST, path: /a, publish: { exchange: amq.topic, key: '{nope}' } }",
+            "  - { id: a, method: POST, path: /a, publish: { exchange: amq.topic, key: ¶'{nope}' } }",
             "",
             "template-syntax",
-            4,
-            77,
         ),
+        ("  - { id: a, method: POST, path: /a, publish: { exchange: amq.topic, key: ¶'a{' } }", "", "template-syntax"),
         (
-            "  - { id: a, method: POST, path: /a, publish: { exchange: amq.topic, key: 'a{' } }",
-            "",
-            "template-syntax",
-            4,
-            77,
-        ),
-        (
-            "  - { id: a, method: POST, path: /a, publish: { exchange: amq.topic, key: k, status: 404 } }",
+            "  - { id: a, method: POST, path: /a, publish: { exchange: amq.topic, key: k, status: ¶404 } }",
             "",
             "bad-status",
-            4,
-            88,
         ),
         (
-            "  - { id: a, method: POST, path: /a, publish: { exchange: amq.topic, key: k, confirm_timeout: 5 } }",
+            "  - { id: a, method: POST, path: /a, publish: { exchange: amq.topic, key: k, confirm_timeout: ¶5 } }",
             "",
             "bad-duration",
-            4,
-            97,
         ),
         (
-            "  - { id: a, method: POST, path: /a, publish: { exchange: amq.topic, key: k, priority: 10 } }",
+            "  - { id: a, method: POST, path: /a, publish: { exchange: amq.topic, key: k, priority: ¶10 } }",
             "",
             "bad-value",
-            4,
-            90,
         ),
-        ("  - { id: a, method: GET, path: /a, call: { queue: rr } }", "", "unknown-queue", 4, 54),
-        ("  - { id: a, method: GET, path: /a, call: { timeout: 1s } }", "", "missing-key", 4, 45),
-        (GOOD, "  x: { bind: [{ exchange: nope, key: k }] }", "unknown-exchange", 8, 29),
-        (GOOD, "  x: { dead_letter: nope }", "unknown-queue", 8, 21),
-        (GOOD, "  x: { dead_letter: y }\n  y: { dead_letter: x }", "dead-letter-cycle", 8, 21),
-        (GOOD, "  x: { dead_letter: x }", "dead-letter-cycle", 8, 21),
-        (GOOD, "  x: { arguments: { x-max-priority: 5 } }", "bad-argument", 8, 21),
-        (GOOD, "  x: { arguments: { auto-delete: true } }", "bad-argument", 8, 21),
-        (GOOD, "  x: { delivery_limit: 5 }", "bad-argument", 8, 24),
-        (GOOD, "  x: { type: rpc, max_length: 5 }", "bad-argument", 8, 3),
-        (GOOD, "  x: { type: fast }", "bad-value", 8, 14),
-        (GOOD, "  x:", "wrong-type", 8, 5),
-        (GOOD, "workers: { persist: { queue: nope } }", "unknown-queue", 8, 30),
-        (GOOD, "workers: { keeper: { queue: q } }", "unknown-worker", 8, 12),
-        (GOOD, "workers: { keeper: { kind: persits, queue: q } }", "unknown-worker", 8, 28),
-        (GOOD, "workers: { persist: { queue: q, batch: 0 } }", "bad-value", 8, 40),
-        (GOOD, "feed: { topics: ['a#'] }", "bad-filter", 8, 18),
-        (GOOD, "exchanges: { x: {} }", "missing-key", 8, 14),
-        (GOOD, "include: nope/*.yaml", "include-missing", 8, 10),
-        (GOOD, "nope: 1", "unknown-key", 8, 1),
+        ("  - { id: a, method: GET, path: /a, call: { queue: ¶rr } }", "", "unknown-queue"),
+        ("  - { id: a, method: GET, path: /a, call: ¶{ timeout: 1s } }", "", "missing-key"),
+        (GOOD, "  x: { bind: [{ exchange: ¶nope, key: k }] }", "unknown-exchange"),
+        (GOOD, "  x: { dead_letter: ¶nope }", "unknown-queue"),
+        (GOOD, "  x: { dead_letter: ¶y }\n  y: { dead_letter: x }", "dead-letter-cycle"),
+        (GOOD, "  x: { dead_letter: ¶x }", "dead-letter-cycle"),
+        (GOOD, "  x: { arguments: { ¶x-max-priority: 5 } }", "bad-argument"),
+        (GOOD, "  x: { arguments: { ¶auto-delete: true } }", "bad-argument"),
+        (GOOD, "  x: { delivery_limit: ¶5 }", "bad-argument"),
+        (GOOD, "  ¶x: { type: rpc, max_length: 5 }", "bad-argument"),
+        (GOOD, "  x: { type: ¶fast }", "bad-value"),
+        (GOOD, "  x¶:", "wrong-type"),
+        (GOOD, "workers: { persist: { queue: ¶nope } }", "unknown-queue"),
+        (GOOD, "workers: { ¶keeper: { queue: q } }", "unknown-worker"),
+        (GOOD, "workers: { keeper: { kind: ¶persits, queue: q } }", "unknown-worker"),
+        (GOOD, "workers: { persist: { queue: q, batch: ¶0 } }", "bad-value"),
+        (GOOD, "feed: { topics: [¶'a#'] }", "bad-filter"),
+        (GOOD, "exchanges: { ¶x: {} }", "missing-key"),
+        (GOOD, "include: ¶nope/*.yaml", "include-missing"),
+        (GOOD, "¶nope: 1", "unknown-key"),
     ];
-    for (routes, rest, code, line, column) in cases {
-        let problems = check(&table(routes, rest), &[]).await;
+    for (routes, rest, code) in cases {
+        let marked = table(routes, rest);
+        let before = &marked[..marked.find('¶').unwrap()];
+        let line = before.matches('\n').count() + 1;
+        let column = before.rsplit('\n').next().unwrap().chars().count() + 1;
+        let text = marked.replace('¶', "");
+        let problems = check(&text, &[]).await;
         let found = problems.iter().find(|problem| problem["code"] == *code);
-        let found = found.unwrap_or_else(|| panic!("{code} for\n{routes}\n{rest}\n{problems:#?}"));
-        assert_eq!(
-            (&found["line"], &found["column"], &found["severity"]),
-            (&(*line).into(), &(*column).into(), &"error".into()),
-            "{found} for\n{routes}\n{rest}"
-        );
-        assert_eq!(found["file"], "routes.yaml");
+        let found = found.unwrap_or_else(|| panic!("{code} for\n{text}\n{problems:#?}"));
+        assert_eq!((&found["line"], &found["column"]), (&line.into(), &column.into()), "{found} for\n{text}");
+        assert_eq!((&found["file"], &found["severity"]), (&"routes.yaml".into(), &"error".into()));
     }
 }
 

@@ -89,11 +89,13 @@ impl Filter {
         if self.0.starts_with('$') && other.0.starts_with(['+', '#']) {
             return false;
         }
-        // In the first level there is always something to match, so '#' and '+/#' are the same there.
-        if self.0 == "#" && other.0 == "+/#" {
-            return true;
-        }
-        let mut mine = self.0.split('/');
+        // A topic name is never empty: what these two match has one level more than their prefix, for certain.
+        let mine = match self.0.as_str() {
+            "#" => "+/#",
+            "/#" => "/+/#",
+            mine => mine,
+        };
+        let mut mine = mine.split('/');
         for theirs in other.0.split('/') {
             if theirs == "#" {
                 return true;
@@ -112,4 +114,69 @@ impl Filter {
 /// The MQTT topic of an AMQP routing key: words separated by dots become levels separated by slashes.
 pub fn topic_of_key(key: &str) -> String {
     key.replace('.', "/")
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// The definition, word for word: levels one by one, `#` for the rest.
+    fn oracle(filter: &[&str], topic: &[&str]) -> bool {
+        match (filter.split_first(), topic.split_first()) {
+            (Some((&"#", _)), _) | (None, None) => true,
+            (Some((&"+", filter)), Some((_, topic))) => oracle(filter, topic),
+            (Some((level, filter)), Some((name, topic))) => level == name && oracle(filter, topic),
+            _ => false,
+        }
+    }
+
+    fn filters() -> impl Strategy<Value = Filter> {
+        let level = prop_oneof![Just("a"), Just("b"), Just(""), Just("+"), Just("$s")];
+        (prop::collection::vec(level, 0..4), any::<bool>()).prop_filter_map("a filter", |(mut levels, hash)| {
+            if hash {
+                levels.push("#");
+            }
+            levels.join("/").parse().ok()
+        })
+    }
+
+    /// Every topic of up to four levels over a small alphabet.
+    fn topics() -> Vec<String> {
+        let level = ["a", "b", "c", "", "$s"];
+        let mut all: Vec<String> = level.iter().map(ToString::to_string).collect();
+        let mut last = all.clone();
+        for _ in 0..3 {
+            last = last.iter().flat_map(|start| level.map(|level| format!("{start}/{level}"))).collect();
+            all.extend(last.clone());
+        }
+        all.retain(|topic| !topic.is_empty());
+        all
+    }
+
+    proptest! {
+        #[test]
+        fn matching_is_the_definition(filter in filters()) {
+            let levels: Vec<&str> = filter.as_str().split('/').collect();
+            for topic in topics() {
+                let names: Vec<&str> = topic.split('/').collect();
+                let hidden = topic.starts_with('$') && matches!(levels[0], "+" | "#");
+                prop_assert_eq!(filter.matches(&topic), !hidden && oracle(&levels, &names), "{}", topic);
+            }
+        }
+
+        #[test]
+        fn a_subset_lets_nothing_else_through(inner in filters(), outer in filters()) {
+            let brute = topics().iter().all(|topic| !inner.matches(topic) || outer.matches(topic));
+            prop_assert_eq!(inner.is_subset_of(&outer), brute, "{} in {}", inner, outer);
+        }
+    }
+
+    #[test]
+    fn what_is_no_filter() {
+        for text in ["", "a#", "#/a", "a/#/b", "a+", "+a/b", "a\0"] {
+            assert!(text.parse::<Filter>().is_err(), "{text:?}");
+        }
+    }
 }

@@ -2,7 +2,6 @@
 
 use std::{
     io::{BufRead as _, BufReader},
-    path::PathBuf,
     process::{Child, Command, ExitStatus, Stdio},
     sync::{Arc, Mutex, mpsc},
     time::{Duration, Instant},
@@ -113,7 +112,7 @@ impl Start {
         let kept = stderr.clone();
         let reader = BufReader::new(child.stderr.take().unwrap());
         std::thread::spawn(move || {
-            reader.lines().map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line))
+            reader.lines().map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line));
         });
         let first = tokio::task::spawn_blocking(move || found.recv_timeout(Duration::from_secs(60))).await.unwrap();
         let first = first.unwrap_or_else(|_| panic!("it did not start: {}", stderr.lock().unwrap().join("\n")));
@@ -180,14 +179,6 @@ impl App {
 
     pub fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.folder.path().join(name)).unwrap()
-    }
-
-    pub fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
-
-    pub fn pid(&self) -> u32 {
-        self.child.id()
     }
 
     pub fn stderr(&self) -> String {
