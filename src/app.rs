@@ -204,7 +204,7 @@ async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
 }
 
 /// Serves HTTP until the gateway is told to stop and what is under way is finished.
-async fn serve(
+pub async fn serve(
     listener: TcpListener,
     gateway: Arc<Gateway>,
     feed: Option<Arc<Feed>>,
