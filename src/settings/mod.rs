@@ -1,0 +1,246 @@
+//! Settings, weakest first: defaults, `fpesa.yaml`, the environment, flags. Unknown keys are errors, secrets are masked
+//! wherever they are shown.
+
+use std::{
+    net::SocketAddr,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use figment::{Figment, value::Value};
+use serde::{Deserialize, Deserializer, Serialize, de};
+
+use crate::units;
+
+mod layers;
+mod secret;
+
+pub use secret::{Secret, mask_urls};
+
+use layers::{Defaults, Environment, FILE, FlagLayer, KEYS, YamlFile};
+
+/// Everything that a process is told from outside its table.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Settings {
+    /// The table.
+    pub routes: PathBuf,
+    /// Where the gateway listens.
+    pub listen: SocketAddr,
+    /// The bus's URL.
+    pub bus: Secret,
+    /// The store's URL.
+    pub store: Secret,
+    /// Folder of the embedded bus and store.
+    pub data_dir: PathBuf,
+    /// Level or filter of the log.
+    pub log: String,
+    /// What bounds a gateway.
+    pub limits: Limits,
+    /// Cross-origin requests.
+    pub cors: Cors,
+    /// What browsers are told of the feed.
+    pub feed: Feed,
+    /// TLS towards the broker.
+    pub bus_tls: BusTls,
+    /// The broker's password, beside its URL.
+    pub bus_password: Option<Secret>,
+    /// The store's password, beside its URL.
+    pub store_password: Option<Secret>,
+    /// How long a stopping process finishes what it holds.
+    #[serde(deserialize_with = "duration")]
+    pub drain_timeout: Duration,
+}
+
+/// `limits.*`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Limits {
+    /// Requests that are worked on at the same time.
+    pub max_in_flight: usize,
+    /// Calls that wait for a reply at the same time.
+    pub max_calls: usize,
+    /// How long a request's body may take in all.
+    #[serde(deserialize_with = "duration")]
+    pub body_timeout: Duration,
+    /// Connections at the same time.
+    pub connections: usize,
+}
+
+/// `cors.*`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Cors {
+    /// Origins that may read answers, or `*`.
+    pub origins: Vec<String>,
+}
+
+/// `feed.*`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Feed {
+    /// Where browsers connect, with a networked bus.
+    pub url: Option<String>,
+    /// The browser's user there.
+    pub username: Option<String>,
+    /// Its password: public, and good for reading only.
+    pub password: Option<Secret>,
+}
+
+/// `bus_tls.*`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct BusTls {
+    /// Authorities that the broker's certificate may come from, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// The client's certificate, PEM.
+    pub cert_file: Option<PathBuf>,
+    /// The client's key, PEM.
+    pub key_file: Option<PathBuf>,
+}
+
+/// Flags that set settings; what is not given sets nothing.
+#[derive(Debug, Clone, Default, Serialize)]
+pub struct Flags {
+    /// `--routes`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub routes: Option<PathBuf>,
+    /// `--listen`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub listen: Option<String>,
+    /// `--bus`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub bus: Option<String>,
+    /// `--store`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub store: Option<String>,
+    /// `--data-dir`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub data_dir: Option<PathBuf>,
+    /// `--log`
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub log: Option<String>,
+}
+
+/// Settings with where each came from.
+#[derive(Debug)]
+pub struct Effective {
+    /// The settings.
+    pub settings: Settings,
+    origins: Figment,
+}
+
+/// Why there are no settings; told to a person, exit status 2.
+#[derive(Debug, thiserror::Error)]
+#[error("{0}")]
+pub struct SettingsError(String);
+
+impl Effective {
+    /// Reads all layers. `config` is the file that `--config` names; without it `fpesa.yaml` counts where it is.
+    pub fn load(config: Option<&Path>, flags: &Flags) -> Result<Self, SettingsError> {
+        let path = config.unwrap_or(Path::new(FILE));
+        let mut figment = Figment::from(Defaults);
+        if config.is_some() || path.exists() {
+            figment = figment.merge(YamlFile::read(path)?);
+        }
+        let environment = Environment::read(
+            std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))),
+        )?;
+        let figment = figment.merge(environment).merge(FlagLayer(flags));
+        let settings: Settings = figment.extract().map_err(|error| SettingsError(told(&error, &figment)))?;
+        settings.check()?;
+        Ok(Self { settings, origins: figment })
+    }
+
+    /// `key: value   # from where`, one a line, secrets masked.
+    pub fn show(&self) -> String {
+        let mut lines: Vec<(String, String)> = Vec::new();
+        for (key, _) in KEYS {
+            let Ok(value) = self.origins.find_value(key) else { continue };
+            let secret = matches!(key, "bus" | "store" | "bus_password" | "store_password" | "feed.password");
+            let shown = match &value {
+                Value::String(_, text) if secret => Secret::from(text.as_str()).masked(),
+                Value::String(_, text) => text.clone(),
+                Value::Num(_, number) => number.to_u128().map_or_else(|| format!("{number:?}"), |n| n.to_string()),
+                Value::Array(_, items) => {
+                    let items: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
+                    format!("[{}]", items.join(", "))
+                }
+                other => format!("{other:?}"),
+            };
+            let from = self.origins.find_metadata(key).map_or("default", |metadata| metadata.name.as_ref());
+            let from = match from {
+                "flag" => format!("--{}", key.replace('_', "-")),
+                "environment" => format!("FPESA_{}", key.to_uppercase().replace('.', "__")),
+                from => from.to_owned(),
+            };
+            lines.push((format!("{key}: {shown}"), from));
+        }
+        let width = lines.iter().map(|(line, _)| line.chars().count()).max().unwrap_or(0);
+        lines.iter().map(|(line, from)| format!("{line:width$}  # {from}\n")).collect()
+    }
+}
+
+impl Settings {
+    /// Whether the bus lives in this process.
+    pub fn bus_is_embedded(&self) -> bool {
+        self.bus.expose().starts_with("embedded:")
+    }
+
+    /// Whether the store lives in this process.
+    pub fn store_is_embedded(&self) -> bool {
+        self.store.expose().starts_with("embedded:")
+    }
+
+    fn check(&self) -> Result<(), SettingsError> {
+        let scheme = |text: &str| text.split(':').next().unwrap_or("").to_owned();
+        let bus = self.bus.expose();
+        if bus != "embedded:" && !matches!(scheme(bus).as_str(), "amqp" | "amqps") {
+            return Err(SettingsError(format!(
+                "bus: `{}` is none that is known: use embedded:, or amqp://user@host:5672/vhost (amqps:// with TLS)",
+                mask_urls(bus)
+            )));
+        }
+        let store = self.store.expose();
+        if !matches!(scheme(store).as_str(), "embedded" | "mongodb" | "mongodb+srv" | "postgres")
+            || !store.contains(':')
+        {
+            return Err(SettingsError(format!(
+                "store: `{}` is none that is known: use embedded: (or embedded:/some/folder), mongodb:// or postgres://",
+                mask_urls(store)
+            )));
+        }
+        for (name, limit) in [
+            ("limits.max_in_flight", self.limits.max_in_flight),
+            ("limits.max_calls", self.limits.max_calls),
+            ("limits.connections", self.limits.connections),
+        ] {
+            if limit == 0 {
+                return Err(SettingsError(format!("{name} must be at least 1")));
+            }
+        }
+        for origin in &self.cors.origins {
+            let scheme = origin.starts_with("http://") || origin.starts_with("https://");
+            if origin != "*" && (!scheme || origin.ends_with('/')) {
+                return Err(SettingsError(format!(
+                    "cors.origins: `{origin}` is no origin: write it as in https://app.example.com, or *"
+                )));
+            }
+        }
+        Ok(())
+    }
+}
+
+fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    units::duration(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+/// A figment error as one sentence: what, and where it came from.
+fn told(error: &figment::Error, figment: &Figment) -> String {
+    let first = error.clone().into_iter().next().unwrap_or_else(|| error.clone());
+    let key = first.path.join(".");
+    let from =
+        first.metadata.as_ref().or_else(|| figment.find_metadata(&key)).map_or("", |metadata| metadata.name.as_ref());
+    let place = if from.is_empty() { String::new() } else { format!(" (from {from})") };
+    format!("{key}: {}{place}", first.kind)
+}
