@@ -6,7 +6,8 @@ import { feedDocument } from '../api';
 import { readEvent, type Event } from '../event';
 import { uuid } from '../uuid';
 
-export type State = 'connecting' | 'live' | 'away' | 'refused';
+/** `none`: the table lets nothing be read live. */
+export type State = 'connecting' | 'live' | 'away' | 'refused' | 'none';
 
 export interface Listener {
   state(state: State): void;
@@ -45,6 +46,7 @@ export function connect(listener: Listener): () => void {
     try {
       const [{ default: mqtt }, document] = await Promise.all([import('mqtt'), feedDocument()]);
       if (stopped) return;
+      if (document.topics.length === 0) return listener.state('none');
       const url = new URL(document.url, location.href);
       url.protocol = url.protocol.replace('http', 'ws');
       const opened = Date.now();
