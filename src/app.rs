@@ -1,6 +1,7 @@
 //! The only room that joins rooms: connect, compile, declare, serve, drain.
 
 use std::{
+    convert::Infallible,
     io::{IsTerminal as _, Write as _},
     net::SocketAddr,
     path::Path,
@@ -14,7 +15,7 @@ use fpesa_workers::{store, topic::topic_of_key};
 use hyper::body::Incoming;
 use tokio::{net::TcpListener, sync::watch};
 use tokio_util::sync::CancellationToken;
-use tower::{Layer as _, service_fn};
+use tower::{Layer as _, Service as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use crate::{
@@ -22,7 +23,11 @@ use crate::{
     cli::Format,
     feed::Feed,
     files::Disk,
-    http::{gateway::Gateway, metrics::Metrics, server},
+    http::{
+        gateway::{self, Gateway},
+        metrics::Metrics,
+        server,
+    },
     live::Live,
     reload::{Reloader, compile_noting},
     route::{
@@ -229,9 +234,22 @@ pub async fn serve(
     let cors = cors(&gateway.settings.cors.origins);
     let handler = move |request: Request<Incoming>| {
         let gateway = gateway.clone();
-        async move { Ok::<_, std::convert::Infallible>(gateway.handle(request).await) }
+        async move { Ok::<_, Infallible>(gateway.handle(request).await) }
     };
-    server::serve(listener, cors.layer(service_fn(handler)), connections, shutdown, drain / 2).await;
+    let with_cors = cors.layer(service_fn(handler));
+    // A preflight is answered before the gateway sees it, and carries a request id like every answer.
+    let service = service_fn(move |request: Request<Incoming>| {
+        let id = (request.method() == Method::OPTIONS).then(|| gateway::request_id(request.headers()));
+        let answer = with_cors.clone().call(request);
+        async move {
+            let mut response = answer.await?;
+            if let Some(id) = id.and_then(|id| HeaderValue::from_str(&id).ok()) {
+                response.headers_mut().insert(gateway::REQUEST_ID, id);
+            }
+            Ok::<_, Infallible>(response)
+        }
+    });
+    server::serve(listener, service, connections, shutdown, drain / 2).await;
     Ok(())
 }
 

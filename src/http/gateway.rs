@@ -392,11 +392,12 @@ fn accepts(accept: Option<&str>, given: &str) -> bool {
     best.is_some_and(|(_, wanted)| wanted)
 }
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+/// Carries the request's id, both ways.
+pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// The client's id when it is sane, else a new one.
-fn request_id(headers: &HeaderMap) -> String {
+pub fn request_id(headers: &HeaderMap) -> String {
     let sane = |id: &&str| {
         (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };

@@ -193,18 +193,19 @@ impl Settings {
     }
 
     fn check(&self) -> Result<(), SettingsError> {
-        let scheme = |text: &str| text.split(':').next().unwrap_or("").to_owned();
         let bus = self.bus.expose();
-        if bus != "embedded:" && !matches!(scheme(bus).as_str(), "amqp" | "amqps") {
+        let any_of = |text: &str, starts: &[&str]| {
+            starts.iter().any(|start| text.len() > start.len() && text.starts_with(start))
+        };
+        if bus != "embedded:" && !any_of(bus, &["amqp://", "amqps://"]) {
             return Err(SettingsError(format!(
                 "bus: `{}` is none that is known: use embedded:, or amqp://user@host:5672/vhost (amqps:// with TLS)",
                 mask_urls(bus)
             )));
         }
         let store = self.store.expose();
-        if !matches!(scheme(store).as_str(), "embedded" | "mongodb" | "mongodb+srv" | "postgres")
-            || !store.contains(':')
-        {
+        let networked = ["mongodb://", "mongodb+srv://", "postgres://"];
+        if !store.starts_with("embedded:") && !any_of(store, &networked) {
             return Err(SettingsError(format!(
                 "store: `{}` is none that is known: use embedded: (or embedded:/some/folder), mongodb:// or postgres://",
                 mask_urls(store)

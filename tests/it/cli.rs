@@ -19,6 +19,7 @@ async fn wrong_usage_and_settings_exit_2_and_teach() {
         (&["work"], "use `fpesa up`"),
         (&["work", "--bus", "amqp://localhost"], "store"),
         (&["up", "--bus", "kafka://u:s3cret@h"], "amqp://"),
+        (&["up", "--bus", "amqp"], "amqp://"),
         (&["up", "--store", "redis://h"], "postgres://"),
         (&["config", "--listen", "nowhere"], "listen"),
         (&["config", "--config", "missing.yaml"], "missing.yaml"),

@@ -417,6 +417,7 @@ async fn other_origins_are_let_in_by_name() {
     };
     let allowed = asked("https://app.example").send().await.unwrap();
     assert_eq!(allowed.headers()["access-control-allow-origin"], "https://app.example");
+    assert!(allowed.headers().contains_key("x-request-id"));
     let refused = asked("https://evil.example").send().await.unwrap();
     assert!(!refused.headers().contains_key("access-control-allow-origin"));
 }
