@@ -23,11 +23,7 @@ use crate::{
     cli::Format,
     feed::Feed,
     files::Disk,
-    http::{
-        gateway::{self, Gateway},
-        metrics::Metrics,
-        server,
-    },
+    http::{gateway, metrics::Metrics, server, state::Gateway},
     live::Live,
     reload::{Reloader, compile_noting},
     route::{

@@ -14,7 +14,7 @@ use axum::{
 use bytes::Bytes;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _, future};
 
-use super::{gateway::Gateway, problem::Problem};
+use super::{problem::Problem, state::Gateway};
 use crate::feed::{self, Frame};
 
 /// Largest frame and message that a client may send, in bytes.

@@ -17,20 +17,10 @@ use futures::FutureExt as _;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use time::OffsetDateTime;
-use tokio::sync::Semaphore;
-use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{
-    assets,
-    metrics::{CallOutcome, Metrics},
-    problem::Problem,
-    reply, system,
-};
+use super::{assets, metrics::CallOutcome, problem::Problem, reply, state::Gateway, system};
 use crate::{
-    bus::Bus,
-    feed::Feed,
-    live::Live,
     message::{Message, Outcome},
     route::{
         file::Method,
@@ -38,7 +28,6 @@ use crate::{
         schema::Schema,
         table::{Match, Publish, Route},
     },
-    settings::Settings,
 };
 
 /// Most bytes of a request's header block.
@@ -48,42 +37,7 @@ const MAX_URI: usize = 8 * 1024;
 /// What is read of a body where none is allowed, to say so.
 const UNWANTED_BODY: u64 = 64 * 1024;
 
-/// Everything that a request needs.
-pub struct Gateway {
-    /// The table.
-    pub live: Arc<Live>,
-    /// Where messages go.
-    pub bus: Arc<dyn Bus>,
-    /// The embedded feed; `None` with a networked bus.
-    pub feed: Option<Arc<Feed>>,
-    /// What is counted.
-    pub metrics: Arc<Metrics>,
-    /// Settings.
-    pub settings: Settings,
-    /// Names of this process's own workers that consume now, sorted.
-    pub workers: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-    /// Ends everything.
-    pub shutdown: CancellationToken,
-    places: Semaphore,
-    calls: Semaphore,
-}
-
 impl Gateway {
-    /// A gateway on these parts.
-    pub fn new(
-        live: Arc<Live>,
-        bus: Arc<dyn Bus>,
-        feed: Option<Arc<Feed>>,
-        metrics: Arc<Metrics>,
-        settings: Settings,
-        workers: Arc<dyn Fn() -> Vec<String> + Send + Sync>,
-        shutdown: CancellationToken,
-    ) -> Self {
-        let places = Semaphore::new(settings.limits.max_in_flight);
-        let calls = Semaphore::new(settings.limits.max_calls);
-        Self { live, bus, feed, metrics, settings, workers, shutdown, places, calls }
-    }
-
     /// Answers one request; never fails.
     pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
         let start = Instant::now();

@@ -8,4 +8,5 @@ pub mod metrics;
 pub mod problem;
 pub mod reply;
 pub mod server;
+pub mod state;
 pub mod system;

@@ -6,7 +6,7 @@ use axum::{
 };
 use serde_json::{Value, json};
 
-use super::{feed, gateway::Gateway, metrics::Readings, problem::Problem};
+use super::{feed, metrics::Readings, problem::Problem, state::Gateway};
 use crate::{bus::Link, route::table::trimmed};
 
 /// The answer to one of the gateway's own paths; `None` for all others.

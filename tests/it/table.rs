@@ -138,6 +138,7 @@ async fn each_mistake_is_told_at_its_place() {
         ("  - { id: a, method: GET, path: /a, call: ¶{ timeout: 1s } }", "", "missing-key"),
         (GOOD, "  x: { bind: [{ exchange: ¶nope, key: k }] }", "unknown-exchange"),
         (GOOD, "  x: { dead_letter: ¶nope }", "unknown-queue"),
+        (GOOD, "  x: { dead_letter: ¶r }", "bad-argument"),
         (GOOD, "  x: { dead_letter: ¶y }\n  y: { dead_letter: x }", "dead-letter-cycle"),
         (GOOD, "  x: { dead_letter: ¶x }", "dead-letter-cycle"),
         (GOOD, "  x: { arguments: { ¶x-max-priority: 5 } }", "bad-argument"),

@@ -7,7 +7,7 @@ use fpesa::{
     app,
     bus::{Bus, BusError, BusState, Deliveries, Link},
     files::Disk,
-    http::{gateway::Gateway, metrics::Metrics},
+    http::{metrics::Metrics, state::Gateway},
     live::Live,
     message::{CallError, Message, Outcome, Reply},
     route::compile::compile,

@@ -9,10 +9,11 @@ use std::{
 use tokio::sync::mpsc;
 
 use super::{
-    Shared, now_ms,
+    Shared,
+    command::{Command, Op, Sender},
+    now_ms,
     queue::{Consumer, Kept, Queue},
     routing,
-    writer::{Command, Sender},
 };
 use crate::{
     bus::{BusError, Delivery, Settlement, Ticket},
@@ -36,17 +37,6 @@ impl Death {
             Self::DeliveryLimit => "delivery_limit",
         }
     }
-}
-
-/// A change that the disk must learn.
-#[derive(Debug)]
-pub(super) enum Op {
-    /// The message is settled for good.
-    Delete(i64),
-    /// It was given back this often.
-    Returned(i64, u32),
-    /// It goes from its queue to another, in one transaction.
-    Move { seq: i64, to: String, message: Arc<Message> },
 }
 
 #[derive(Default)]
@@ -260,7 +250,9 @@ impl Broker {
     /// To the queue's dead-letter queue, or away where there is none.
     fn bury(&self, name: &str, kept: &Kept, death: Death) -> Op {
         let dead = self.queues.get(name).and_then(|queue| queue.spec.dead_letter.clone());
-        let Some(to) = dead.filter(|dead| self.queues.contains_key(dead)) else { return Op::Delete(kept.seq) };
+        let Some(to) = dead.filter(|dead| self.queues.get(dead).is_some_and(|queue| queue.id.is_some())) else {
+            return Op::Delete(kept.seq);
+        };
         let mut message = Message::clone(&kept.message);
         let headers = &mut message.properties.headers;
         headers.entry("x-first-death-queue".into()).or_insert_with(|| HeaderValue::from(name));

@@ -23,13 +23,15 @@ use crate::{
 };
 
 mod broker;
+mod command;
 mod disk;
 mod queue;
 mod routing;
 mod writer;
 
 use broker::Broker;
-use writer::{Command, Health, Writer};
+use command::Command;
+use writer::{Health, Writer};
 
 /// Publishes that wait for a commit at the same time; a further one waits for a place, within its deadline.
 const MOST_WAITING: usize = 8_192;

@@ -15,7 +15,11 @@ use std::{
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
-use super::{Shared, broker::Op, disk, now_ms, routing};
+use super::{
+    Shared,
+    command::{Command, Op, Sender},
+    disk, now_ms, routing,
+};
 use crate::{
     bus::Settlement,
     message::{Away, Message, Outcome},
@@ -29,33 +33,6 @@ const MOST_BYTES: usize = 4 * 1024 * 1024;
 const LOAD: usize = 2_048;
 /// How often a disk that failed is tried.
 const PROBE: Duration = Duration::from_millis(200);
-
-/// What the writer is asked.
-pub(super) enum Command {
-    /// Keep a message on these queues.
-    Insert { queues: Vec<String>, message: Arc<Message>, done: oneshot::Sender<Outcome> },
-    /// A consumer settled a delivery.
-    Settle { queue: Arc<str>, seq: i64, how: Settlement },
-    /// The broker changed something by itself.
-    Op(Op),
-    /// The window of a queue runs low.
-    Load(String),
-    /// Make these queues; their rows come back, or a sentence.
-    Declare { queues: Vec<(String, QueueKind)>, done: oneshot::Sender<Result<BTreeMap<String, i64>, String>> },
-    /// Write what is settled and end.
-    Close { done: oneshot::Sender<()> },
-}
-
-/// Sends commands to the writer; never waits.
-#[derive(Clone)]
-pub(super) struct Sender(mpsc::Sender<Command>);
-
-impl Sender {
-    /// A command to a writer that has ended is of no use to anyone: the process is going down.
-    pub fn send(&self, command: Command) {
-        let _ = self.0.send(command);
-    }
-}
 
 /// The writer's thread.
 pub(super) struct Writer {

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Compiler, declared};
+use super::Compiler;
 use crate::{
     route::{
         file::QueueFile,
@@ -130,9 +130,17 @@ impl Compiler<'_> {
     fn queue_fits(&mut self, key: &Key, queue: &QueueFile) {
         let name = &key.name;
         if let Some(dead) = &queue.dead_letter {
-            if declared(&self.file.queues, &dead.value).is_none() {
-                let hint = suggest(&dead.value, self.file.queues.iter().map(|(key, _)| key.name.as_str()));
-                self.problem(dead.at, "unknown-queue", format!("there is no queue `{}`", dead.value), hint);
+            let target = self.file.queues.iter().find(|(key, _)| key.name == dead.value);
+            match target {
+                None => {
+                    let hint = suggest(&dead.value, self.file.queues.iter().map(|(key, _)| key.name.as_str()));
+                    self.problem(dead.at, "unknown-queue", format!("there is no queue `{}`", dead.value), hint);
+                }
+                Some((_, target)) if target.kind == QueueKind::Rpc => {
+                    let message = format!("`{}` is an rpc queue, which keeps nothing", dead.value);
+                    self.problem(dead.at, "bad-argument", message, Some("name a queue that is there to keep".into()));
+                }
+                Some(_) => {}
             }
         } else if let Some(limit) = &queue.delivery_limit {
             let message = format!("queue `{name}` has a `delivery_limit` and no `dead_letter`: it would lose messages");

@@ -16,7 +16,7 @@ use super::{
     schema::Schemas,
     source::{Files, Refused, Unreadable},
     table::{Action, Route, Table, WorkerSpec},
-    yaml::{self, Key},
+    yaml,
 };
 use crate::topology::Topology;
 
@@ -210,9 +210,4 @@ impl Compiler<'_> {
             }
         }
     }
-}
-
-/// A name's key, for where it was declared.
-fn declared<'f, T>(entries: &'f [(Key, T)], name: &str) -> Option<&'f Key> {
-    entries.iter().find(|(key, _)| key.name == name).map(|(key, _)| key)
 }
