@@ -1,9 +1,13 @@
 //! RabbitMQ: the bus contract, then the whole path (POST, GET, the feed over web-MQTT) on a private node. One node for
 //! all of it: a start takes longer than the cases.
 
-use std::time::Duration;
+use std::{collections::HashSet, time::Duration};
 
-use fpesa::bus::amqp::{Amqp, Options};
+use fpesa::{
+    bus::amqp::{Amqp, Options},
+    message::Outcome,
+    topology::{Queue, QueueKind},
+};
 use serde_json::Value;
 
 use crate::{
@@ -25,6 +29,7 @@ async fn the_bus_contract_and_the_whole_path() {
         };
     }
     crate::bus_cases!(on_rabbitmq);
+    no_outcome_is_another_publishs(&bus).await;
     // The node dies and comes back: the link follows by itself.
     rabbit.kill9();
     eventually("the link to be down", || async { (bus.state().link == fpesa::bus::Link::Down).then_some(()) }).await;
@@ -35,6 +40,54 @@ async fn the_bus_contract_and_the_whole_path() {
     contract::publish_and_consume(bus.clone(), "t.after_a_restart".into()).await;
     bus.close().await;
     the_whole_path(&rabbit).await;
+}
+
+/// Many publishes at a time, some to a queue, some to none, some to one that is full and rejects: each gets its own
+/// outcome. (lapin by itself attaches returns to whichever confirm completes next.)
+async fn no_outcome_is_another_publishs(bus: &contract::Shared) {
+    const TASKS: usize = 64;
+    const EACH: usize = 150;
+    let full = Queue { max_length: Some(5), ..contract::queue(QueueKind::Classic) };
+    let queues = [("t.kept".to_owned(), contract::queue(QueueKind::Quorum)), ("t.full".to_owned(), full)];
+    bus.declare(&contract::topology(queues)).await.unwrap();
+    // What a slow consumer takes from the full queue must be what was told to be routed, and nothing else.
+    let mut deliveries = bus.consume("t.full", 1).await.unwrap();
+    let delivered = tokio::spawn(async move {
+        let mut ids = HashSet::new();
+        while let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_secs(5), deliveries.next()).await {
+            ids.insert(delivery.message.properties.message_id.clone().unwrap());
+            delivery.ticket.ack();
+        }
+        ids
+    });
+    let tasks: Vec<_> = (0..TASKS)
+        .map(|task| {
+            let bus = bus.clone();
+            tokio::spawn(async move {
+                let (mut routed, mut rejected) = (Vec::new(), 0);
+                for n in 0..EACH {
+                    let queue = ["t.kept", "t.nowhere", "t.full"][(task + n) % 3];
+                    let message = contract::to(queue, "x");
+                    let id = message.properties.message_id.clone().unwrap();
+                    match (queue, bus.publish(message, contract::soon()).await) {
+                        ("t.kept", Outcome::Routed) | ("t.nowhere", Outcome::Unroutable) => {}
+                        ("t.full", Outcome::Routed) => routed.push(id),
+                        ("t.full", Outcome::Rejected) => rejected += 1,
+                        (queue, outcome) => panic!("{queue}: {outcome:?}"),
+                    }
+                }
+                (routed, rejected)
+            })
+        })
+        .collect();
+    let (mut routed, mut rejected) = (HashSet::new(), 0);
+    for task in tasks {
+        let (ids, refused) = task.await.unwrap();
+        routed.extend(ids);
+        rejected += refused;
+    }
+    assert!(rejected > 0 && !routed.is_empty(), "{rejected} {}", routed.len());
+    assert_eq!(delivered.await.unwrap(), routed);
 }
 
 /// One process with everything, the embedded store and RabbitMQ.

@@ -1,24 +1,27 @@
 //! Confirmed publishes: one task owns the channel, many are outstanding, and none is decided before it is certain.
 
 use std::{
-    collections::{HashMap, HashSet, VecDeque},
-    future::{Future, poll_fn},
+    collections::{HashMap, VecDeque},
+    future::Future,
     pin::Pin,
     sync::{
-        Arc,
+        Arc, Mutex,
         atomic::{AtomicU8, Ordering},
     },
-    task::Poll,
+    task::{Context, Poll},
     time::Instant,
 };
 
-use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
+use futures::{
+    StreamExt as _,
+    task::{ArcWake, waker},
+};
 use lapin::{
     Channel, Confirmation, Connection, Event,
     options::{BasicConsumeOptions, BasicPublishOptions, ConfirmSelectOptions, QueueDeclareOptions},
     types::FieldTable,
 };
-use tokio::sync::{mpsc, oneshot, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
@@ -133,9 +136,10 @@ async fn run(
     };
     state.store(1, Ordering::Release);
     let mut owner = Owner::new(channel);
+    let woken = owner.woken.clone();
     loop {
         while let Some(request) = owner.next_held_back() {
-            if let Err(why) = owner.take(request).await {
+            if let Err(why) = owner.take(request) {
                 return Ended::after_up(why);
             }
         }
@@ -155,18 +159,16 @@ async fn run(
                 Some(_) => {}
                 None => return Ended::after_up("the connection ended"),
             },
-            landed = owner.flying.next(), if !owner.flying.is_empty() => {
-                if let Some(landed) = landed
-                    && let Err(why) = owner.land(landed)
-                {
+            () = woken.some.notified() => {
+                if let Err(why) = owner.land(Vec::new()) {
                     return Ended::after_up(why);
                 }
             }
-            request = received.recv(), if owner.flying.len() < OUTSTANDING => match request {
+            request = received.recv(), if owner.flights.len() < OUTSTANDING => match request {
                 Some(request) => {
                     if state.load(Ordering::Acquire) == 2 {
                         let _ = request.done.send(Outcome::NotSent(Away::Blocked));
-                    } else if let Err(why) = owner.take(request).await {
+                    } else if let Err(why) = owner.take(request) {
                         return Ended::after_up(why);
                     }
                 }
@@ -211,24 +213,56 @@ async fn prepare(connection: &Connection, shared: &Arc<Shared>, replies: bool) -
 type Landed = (u64, lapin::Result<Confirmation>);
 type Flight = Pin<Box<dyn Future<Output = Landed> + Send>>;
 
+/// Publishes whose confirm woke them, by number. lapin completes confirms one after the other, each with its wake-up:
+/// whatever completed before one that is seen to be complete stands in here already.
+#[derive(Default)]
+struct Woken {
+    numbers: Mutex<Vec<u64>>,
+    some: Notify,
+}
+
+/// Wakes one publish.
+struct Wake {
+    number: u64,
+    woken: Arc<Woken>,
+}
+
+impl ArcWake for Wake {
+    fn wake_by_ref(wake: &Arc<Self>) {
+        held(&wake.woken.numbers).push(wake.number);
+        wake.woken.some.notify_one();
+    }
+}
+
+/// One publish that is not settled.
+struct Waiting {
+    id: String,
+    /// `None` once its outcome is told.
+    done: Option<oneshot::Sender<Outcome>>,
+}
+
 /// The one task's own state.
 ///
 /// lapin attaches a `basic.return` to whichever confirm completes next, not to the one it belongs to, so an ack alone
 /// says little. What holds: a message's return comes before its own ack, and each completing confirm takes at most one
-/// return, the oldest. So (1) a message whose id came back is unroutable, whoever brought the return; and (2) once a
-/// confirm completes *without* a return, no return was left waiting at that moment: every message that completed before
-/// it and has not come back is routed. Until one of the two, an ack that carried another's return stays undecided.
+/// return, the oldest. So, with everything taken in that has completed (see [`Woken`]):
+///
+/// 1. a message whose id came back is unroutable, whoever brought the return;
+/// 2. an ack without a return found none waiting: its own, had there been one, was brought by an earlier confirm, and
+///    is known by now. It is routed;
+/// 3. an ack that brought another's return may have left its own waiting: it is routed once a *later* confirm came
+///    without a return, or nothing is outstanding any more.
 struct Owner {
     channel: Channel,
-    flying: FuturesUnordered<Flight>,
+    flights: HashMap<u64, Flight>,
+    woken: Arc<Woken>,
     next: u64,
-    /// Who waits, by number of the publish.
-    waiting: HashMap<u64, (String, oneshot::Sender<Outcome>)>,
-    /// Ids that are outstanding or undecided: of each one at a time, so that a return names one publish.
-    ids: HashSet<String>,
+    waiting: HashMap<u64, Waiting>,
+    /// Publishes by message id: of each id one at a time, so that a return names one publish.
+    by_id: HashMap<String, u64>,
     /// Publishes whose id is outstanding already.
     held_back: VecDeque<Request>,
-    /// Acked, and not known to be routed yet.
+    /// Acked with another's return, and not known to be routed yet.
     undecided: Vec<u64>,
 }
 
@@ -236,33 +270,34 @@ impl Owner {
     fn new(channel: Channel) -> Self {
         Self {
             channel,
-            flying: FuturesUnordered::new(),
+            flights: HashMap::new(),
+            woken: Arc::default(),
             next: 0,
             waiting: HashMap::new(),
-            ids: HashSet::new(),
+            by_id: HashMap::new(),
             held_back: VecDeque::new(),
             undecided: Vec::new(),
         }
     }
 
     /// Sends a publish, or holds it back while another of the same id is outstanding.
-    async fn take(&mut self, request: Request) -> Result<(), String> {
+    fn take(&mut self, request: Request) -> Result<(), String> {
         if request.done.is_closed() || request.deadline <= Instant::now() {
             // Nobody waits any more, and it was never sent.
             let _ = request.done.send(Outcome::NotSent(Away::Blocked));
             return Ok(());
         }
         let id = request.message.properties.message_id.clone().unwrap_or_default();
-        if self.ids.contains(&id) {
+        if self.by_id.contains_key(&id) {
             self.held_back.push_back(request);
             return Ok(());
         }
-        self.ids.insert(id.clone());
         self.next += 1;
         let number = self.next;
-        self.waiting.insert(number, (id, request.done));
+        self.by_id.insert(id.clone(), number);
+        self.waiting.insert(number, Waiting { id, done: Some(request.done) });
         let (channel, message) = (self.channel.clone(), request.message);
-        let mut flight: Flight = Box::pin(async move {
+        let flight: Flight = Box::pin(async move {
             let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
             let sent = channel.basic_publish(
                 short(&message.exchange),
@@ -274,85 +309,91 @@ impl Owner {
             let confirmed = async { sent.await?.await };
             (number, confirmed.await)
         });
+        self.flights.insert(number, flight);
         // The first poll takes the delivery tag and queues the frames: publishes leave in the order that they came.
-        let first = poll_fn(|context| Poll::Ready(flight.as_mut().poll(context))).await;
-        match first {
-            Poll::Pending => {
-                self.flying.push(flight);
-                Ok(())
+        let first = self.poll(number);
+        if first.is_some() { self.land(first.into_iter().collect()) } else { Ok(()) }
+    }
+
+    fn poll(&mut self, number: u64) -> Option<Landed> {
+        let flight = self.flights.get_mut(&number)?;
+        let waker = waker(Arc::new(Wake { number, woken: self.woken.clone() }));
+        match flight.as_mut().poll(&mut Context::from_waker(&waker)) {
+            Poll::Ready(landed) => {
+                self.flights.remove(&number);
+                Some(landed)
             }
-            Poll::Ready(landed) => self.land(landed),
+            Poll::Pending => None,
         }
     }
 
-    /// Takes in a confirm and all others that are here already, in the order that they completed.
-    fn land(&mut self, first: Landed) -> Result<(), String> {
-        let mut next = Some(first);
-        while let Some((number, result)) = next {
-            let confirmation = result.map_err(|error| error.to_string())?;
-            let (acked, returned) = match confirmation {
+    /// Takes in everything that has completed, and decides what is certain by it.
+    fn land(&mut self, mut landed: Vec<Landed>) -> Result<(), String> {
+        loop {
+            let numbers = std::mem::take(&mut *held(&self.woken.numbers));
+            if numbers.is_empty() {
+                break;
+            }
+            landed.extend(numbers.into_iter().filter_map(|number| self.poll(number)));
+        }
+        let mut acks = Vec::with_capacity(landed.len());
+        for (number, result) in landed {
+            let (acked, returned) = match result.map_err(|error| error.to_string())? {
                 Confirmation::Ack(returned) => (true, returned),
                 Confirmation::Nack(returned) => (false, returned),
                 Confirmation::NotRequested => return Err("confirms are off".into()),
             };
-            if acked {
-                self.undecided.push(number);
-            } else {
-                self.tell(number, Outcome::Rejected);
+            if let Some(returned) = &returned {
+                let id = returned.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
+                self.came_back(&id);
             }
-            match returned {
-                Some(returned) => {
-                    let id = returned.properties.message_id().as_ref().map(ToString::to_string).unwrap_or_default();
-                    self.came_back(&id);
-                }
-                None => self.decide_all(),
-            }
-            next = self.flying.next().now_or_never().flatten();
+            acks.push((number, acked, returned.is_some()));
         }
-        if self.flying.is_empty() {
-            self.decide_all();
+        let before = std::mem::take(&mut self.undecided);
+        let none_was_left = acks.iter().any(|(_, _, brought)| !brought);
+        for (number, acked, brought) in acks {
+            match (acked, brought) {
+                (false, _) => self.settle(number, Outcome::Rejected),
+                (true, false) => self.settle(number, Outcome::Routed),
+                (true, true) => self.undecided.push(number),
+            }
+        }
+        if none_was_left {
+            for number in before {
+                self.settle(number, Outcome::Routed);
+            }
+        } else {
+            self.undecided.extend(before);
+        }
+        if self.flights.is_empty() {
+            for number in std::mem::take(&mut self.undecided) {
+                self.settle(number, Outcome::Routed);
+            }
         }
         Ok(())
     }
 
     /// The message with this id is unroutable, whether its own confirm is here yet or not.
     fn came_back(&mut self, id: &str) {
-        let number = self.waiting.iter().find(|(_, (waiting, _))| waiting == id).map(|(number, _)| *number);
-        if let Some(number) = number
-            && let Some((id, done)) = self.waiting.remove(&number)
-        {
+        let waiting = self.by_id.get(id).and_then(|number| self.waiting.get_mut(number));
+        if let Some(done) = waiting.and_then(|waiting| waiting.done.take()) {
             let _ = done.send(Outcome::Unroutable);
-            if self.undecided.contains(&number) {
-                self.undecided.retain(|other| *other != number);
-                self.free(&id);
-            } else {
-                // Its confirm is still to come; until then the id stays taken.
-                self.waiting.insert(number, (id, oneshot::channel().0));
+        }
+    }
+
+    /// The publish is over; where its outcome is not told yet it is this one.
+    fn settle(&mut self, number: u64, outcome: Outcome) {
+        if let Some(waiting) = self.waiting.remove(&number) {
+            if let Some(done) = waiting.done {
+                let _ = done.send(outcome);
             }
+            self.by_id.remove(&waiting.id);
         }
-    }
-
-    fn decide_all(&mut self) {
-        for number in std::mem::take(&mut self.undecided) {
-            self.tell(number, Outcome::Routed);
-        }
-    }
-
-    fn tell(&mut self, number: u64, outcome: Outcome) {
-        if let Some((id, done)) = self.waiting.remove(&number) {
-            let _ = done.send(outcome);
-            self.free(&id);
-        }
-    }
-
-    fn free(&mut self, id: &str) {
-        self.ids.remove(id);
     }
 
     /// Tells everyone who waits; their confirms are still taken in when they come.
     fn tell_all(&mut self, outcome: Outcome) {
-        for (_, done) in self.waiting.values_mut() {
-            let done = std::mem::replace(done, oneshot::channel().0);
+        for done in self.waiting.values_mut().filter_map(|waiting| waiting.done.take()) {
             let _ = done.send(outcome);
         }
         for request in self.held_back.drain(..) {
@@ -363,8 +404,7 @@ impl Owner {
     /// A publish that was held back and can go now.
     fn next_held_back(&mut self) -> Option<Request> {
         let free = |request: &Request| {
-            let id = request.message.properties.message_id.as_deref().unwrap_or_default();
-            !self.ids.contains(id)
+            !self.by_id.contains_key(request.message.properties.message_id.as_deref().unwrap_or_default())
         };
         let at = self.held_back.iter().position(free)?;
         self.held_back.remove(at)
