@@ -46,7 +46,7 @@ async fn the_bus_contract_and_the_whole_path() {
 /// outcome. (lapin by itself attaches returns to whichever confirm completes next.)
 async fn no_outcome_is_another_publishs(bus: &contract::Shared) {
     const TASKS: usize = 64;
-    const EACH: usize = 150;
+    const EACH: usize = 500;
     let full = Queue { max_length: Some(5), ..contract::queue(QueueKind::Classic) };
     let queues = [("t.kept".to_owned(), contract::queue(QueueKind::Quorum)), ("t.full".to_owned(), full)];
     bus.declare(&contract::topology(queues)).await.unwrap();
