@@ -1,7 +1,7 @@
 //! The embedded bus: its contract, and what only it promises (its files).
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeSet, VecDeque},
     path::Path,
     sync::{
         Arc,
@@ -11,10 +11,12 @@ use std::{
 };
 
 use fpesa::{
-    bus::{Bus, BusError, embedded::Embedded},
+    bus::{Bus, BusError, Delivery, embedded::Embedded},
     message::Outcome,
     topology::{Queue, QueueKind},
 };
+
+use proptest::prelude::*;
 
 use crate::bus_contract::{self as contract, published, queue, soon, to, topology};
 
@@ -138,4 +140,122 @@ async fn the_feed_hears_of_what_was_committed_through_amq_topic() {
     let live = fpesa::message::Message { mandatory: false, ..published("amq.topic", "nowhere", "live") };
     assert_eq!(bus.publish(live, soon()).await, Outcome::Routed);
     assert_eq!(heard.load(Ordering::SeqCst), 1);
+}
+
+/// What may happen to a queue.
+#[derive(Debug, Clone)]
+enum Step {
+    Publish(u8),
+    Take(u8),
+    Ack,
+    Retry,
+    Reject,
+    Close,
+    Crash,
+}
+
+fn steps() -> impl Strategy<Value = Vec<Step>> {
+    let step = prop_oneof![
+        4 => (1_u8..5).prop_map(Step::Publish),
+        4 => (1_u8..5).prop_map(Step::Take),
+        4 => Just(Step::Ack),
+        2 => Just(Step::Retry),
+        1 => Just(Step::Reject),
+        1 => Just(Step::Close),
+        1 => Just(Step::Crash),
+    ];
+    prop::collection::vec(step, 1..40)
+}
+
+/// The folder as a crash would leave it, in a new place.
+fn crashed(folder: &tempfile::TempDir) -> tempfile::TempDir {
+    let copy = tempfile::tempdir().unwrap();
+    for file in ["bus.db", "bus.db-wal"] {
+        if folder.path().join(file).exists() {
+            std::fs::copy(folder.path().join(file), copy.path().join(file)).unwrap();
+        }
+    }
+    copy
+}
+
+/// Whatever happens: what was kept and not settled is there, once, and what was settled does not come back. (After a
+/// crash it may: an ack is no promise before its commit.)
+async fn live(steps: Vec<Step>) {
+    const SOON: Duration = Duration::from_millis(5);
+    let table = topology([("q".to_owned(), queue(QueueKind::Quorum))]);
+    let mut folder = tempfile::tempdir().unwrap();
+    let mut bus = open(folder.path());
+    bus.declare(&table).await.unwrap();
+    let mut deliveries = bus.consume("q", 8).await.unwrap();
+    let mut held: VecDeque<Delivery> = VecDeque::new();
+    // What must be there, what may be, and what was settled since the last start.
+    let (mut must, mut may, mut settled, mut next) = (BTreeSet::new(), BTreeSet::new(), BTreeSet::new(), 0_u32);
+    for step in steps {
+        match step {
+            Step::Publish(count) => {
+                for _ in 0..count {
+                    next += 1;
+                    assert_eq!(bus.publish(to("q", next.to_string()), soon()).await, Outcome::Routed);
+                    must.insert(next.to_string());
+                }
+            }
+            Step::Take(count) => {
+                for _ in 0..count {
+                    if let Ok(Some(delivery)) = tokio::time::timeout(SOON, deliveries.next()).await {
+                        held.push_back(delivery);
+                    }
+                }
+            }
+            Step::Ack | Step::Reject => {
+                let Some(delivery) = held.pop_front() else { continue };
+                let body = text(&delivery);
+                assert!(must.remove(&body) | may.remove(&body), "{body} came back after it was settled");
+                settled.insert(body);
+                if matches!(step, Step::Ack) { delivery.ticket.ack() } else { delivery.ticket.reject() }
+            }
+            Step::Retry => {
+                if let Some(delivery) = held.pop_front() {
+                    delivery.ticket.retry();
+                }
+            }
+            Step::Close | Step::Crash => {
+                if matches!(step, Step::Crash) {
+                    folder = crashed(&folder);
+                    may.append(&mut settled);
+                } else {
+                    // Given back before the end, as a runner does.
+                    held.clear();
+                    drop(deliveries);
+                    bus.close().await;
+                    drop(bus);
+                }
+                held.clear();
+                bus = open(folder.path());
+                bus.declare(&table).await.unwrap();
+                deliveries = bus.consume("q", 8).await.unwrap();
+            }
+        }
+    }
+    held.clear();
+    let mut seen = BTreeSet::new();
+    while let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_millis(150), deliveries.next()).await {
+        let body = text(&delivery);
+        assert!(must.contains(&body) || may.contains(&body), "{body} came back after it was settled");
+        assert!(seen.insert(body), "twice");
+        delivery.ticket.ack();
+    }
+    assert!(must.is_subset(&seen), "lost: {:?}", must.difference(&seen));
+}
+
+fn text(delivery: &Delivery) -> String {
+    String::from_utf8(delivery.message.body.to_vec()).unwrap()
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(32))]
+    #[test]
+    fn nothing_is_lost_and_nothing_settled_comes_back(steps in steps()) {
+        let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
+        runtime.block_on(live(steps));
+    }
 }
