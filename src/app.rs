@@ -13,7 +13,7 @@ use anyhow::{Context as _, anyhow};
 use axum::http::{HeaderValue, Method, Request, header};
 use fpesa_workers::{store, topic::topic_of_key};
 use hyper::body::Incoming;
-use tokio::{net::TcpListener, sync::watch};
+use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::{Layer as _, Service as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
@@ -23,7 +23,13 @@ use crate::{
     cli::Format,
     feed::Feed,
     files::Disk,
-    http::{gateway, metrics::Metrics, server, state::Gateway},
+    http::{
+        gateway,
+        metrics::Metrics,
+        server,
+        state::Gateway,
+        vitals::{Consuming, Vitals},
+    },
     live::Live,
     reload::{Reloader, compile_noting},
     route::{
@@ -65,7 +71,9 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
     }
 
     // Bound before anything else starts: a port that is taken is told at once.
-    let listener = if matches!(role, Role::Work(_)) { None } else { Some(listen(settings.listen).await?) };
+    // Workers listen only where they are told to.
+    let listens = settings.listen_is_a_flag || !matches!(role, Role::Work(_));
+    let listener = if listens { Some(listen(settings.listen).await?) } else { None };
     let metrics = Arc::new(Metrics::default());
     metrics.expect(&table);
     let feed = settings.bus_is_embedded().then(Feed::new);
@@ -77,8 +85,8 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
     let live = Live::new(table, problems);
     let workers = match &role {
         Role::Gateway => None,
-        Role::Up => Some(start_workers(&settings, &bus, &metrics, &live, Vec::new())?),
-        Role::Work(names) => Some(start_workers(&settings, &bus, &metrics, &live, names.clone())?),
+        Role::Up => Some(start_workers(&settings, &bus, &metrics, &live, Vec::new()).await?),
+        Role::Work(names) => Some(start_workers(&settings, &bus, &metrics, &live, names.clone()).await?),
     };
     let reloader = Reloader {
         files,
@@ -91,22 +99,32 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
     tokio::spawn(reloader.run(texts, shutdown.clone()));
 
     let drain = settings.drain_timeout;
-    if let Some(listener) = listener {
-        let names = workers.as_ref().map(|workers| workers.consuming());
-        let names = move || names.as_ref().map(|names| names.borrow().iter().cloned().collect()).unwrap_or_default();
-        let gateway =
-            Gateway::new(live, bus.clone(), feed.clone(), metrics, settings, Arc::new(names), shutdown.clone());
-        if let Some(workers) = &workers {
-            all_consume(workers.consuming(), &gateway.live, &shutdown).await;
+    let vitals = Vitals {
+        live,
+        bus: bus.clone(),
+        feed: feed.clone(),
+        metrics,
+        workers: consuming(workers.clone()),
+        store: workers.as_ref().map(|workers| workers.store()),
+        shutdown: shutdown.clone(),
+    };
+    match (&role, listener) {
+        (Role::Work(_), listener) => {
+            let serving = listener.map(|listener| serve_vitals(listener, Arc::new(vitals), drain)).transpose()?;
+            if let Some(workers) = &workers {
+                work(workers, &shutdown).await?;
+            }
+            if let Some(serving) = serving {
+                serving.await?;
+            }
         }
-        serve(listener, Arc::new(gateway), feed, drain).await?;
-    } else if let Some(workers) = &workers {
-        all_consume(workers.consuming(), &live, &shutdown).await;
-        if !shutdown.is_cancelled() {
-            let names: Vec<String> = workers.consuming().borrow().iter().cloned().collect();
-            say(&format!("working: {}", names.join(", ")))?;
+        (_, Some(listener)) => {
+            if let Some(workers) = &workers {
+                let _ = tokio::time::timeout(CONSUMING_WITHIN, all_consume(workers, &shutdown)).await;
+            }
+            serve(listener, Arc::new(Gateway::new(vitals, settings)), feed, drain).await?;
         }
-        shutdown.cancelled().await;
+        (_, None) => {}
     }
     if let Some(workers) = workers {
         workers.stop(drain / 2).await;
@@ -160,7 +178,16 @@ fn connect(settings: &Settings, feed: Option<Arc<Feed>>) -> anyhow::Result<Arc<d
 
 /// A broker that is away, or that has something else, is no reason to end: `/readyz` says so, and it is tried again.
 async fn declare(bus: &Arc<dyn Bus>, table: &Table) -> anyhow::Result<()> {
-    match bus.declare(&table.topology).await {
+    /// A broker that is there answers within it; one that is away holds a start up no longer.
+    const WITHIN: Duration = Duration::from_secs(2);
+    let declaring = bus.declare(&table.topology);
+    let declared = if bus.retries() {
+        let late = |_| Err(bus::BusError::Down("no answer yet".into()));
+        tokio::time::timeout(WITHIN, declaring).await.unwrap_or_else(late)
+    } else {
+        declaring.await
+    };
+    match declared {
         Ok(()) => Ok(()),
         Err(error @ (bus::BusError::Down(_) | bus::BusError::Topology(_))) if bus.retries() => {
             tracing::error!(%error, "the topology is not declared yet: trying until it works");
@@ -170,32 +197,71 @@ async fn declare(bus: &Arc<dyn Bus>, table: &Table) -> anyhow::Result<()> {
     }
 }
 
-fn start_workers(
+async fn start_workers(
     settings: &Settings,
     bus: &Arc<dyn Bus>,
     metrics: &Arc<Metrics>,
     live: &Live,
     only: Vec<String>,
 ) -> anyhow::Result<Arc<Workers>> {
-    let store = store::open(settings.store.expose(), &settings.data_dir)?;
+    let store = store::open(settings.store_access()).await?;
     let workers = Workers::new(bus.clone(), store, metrics.clone(), only);
     workers.apply(&live.get().table);
     Ok(workers)
 }
 
-/// Waits until every worker consumes, so that who is told of a start finds it at work; a bus that is away does not
-/// hold a gateway up for long.
-async fn all_consume(
-    mut consuming: watch::Receiver<std::collections::BTreeSet<String>>,
-    live: &Live,
-    shutdown: &CancellationToken,
-) {
-    const AT_MOST: Duration = Duration::from_secs(2);
-    let wanted = live.get().table.workers.len();
+/// How long a gateway waits for its own workers before it serves: who is told of a start finds them at work, and a bus
+/// that is away does not hold it up for long.
+const CONSUMING_WITHIN: Duration = Duration::from_secs(2);
+
+/// Waits until every worker consumes.
+async fn all_consume(workers: &Workers, shutdown: &CancellationToken) {
+    let mut consuming = workers.consuming();
+    let wanted = workers.wanted();
     tokio::select! {
-        _ = tokio::time::timeout(AT_MOST, consuming.wait_for(|names| names.len() >= wanted)) => {}
+        _ = consuming.wait_for(|names| names.len() >= wanted) => {}
         () = shutdown.cancelled() => {}
     }
+}
+
+/// What `/readyz` tells of a process's own workers.
+fn consuming(workers: Option<Arc<Workers>>) -> Arc<dyn Fn() -> Consuming + Send + Sync> {
+    let names = workers.as_ref().map(|workers| workers.consuming());
+    Arc::new(move || {
+        let (Some(workers), Some(names)) = (&workers, &names) else {
+            return Consuming { names: Vec::new(), all: true };
+        };
+        let names: Vec<String> = names.borrow().iter().cloned().collect();
+        Consuming { all: names.len() >= workers.wanted(), names }
+    })
+}
+
+/// Workers alone: says when they consume, and waits for the end.
+async fn work(workers: &Workers, shutdown: &CancellationToken) -> anyhow::Result<()> {
+    all_consume(workers, shutdown).await;
+    if !shutdown.is_cancelled() {
+        let names: Vec<String> = workers.consuming().borrow().iter().cloned().collect();
+        say(&format!("working: {}", names.join(", ")))?;
+    }
+    shutdown.cancelled().await;
+    Ok(())
+}
+
+/// Serves health, readiness and metrics of workers.
+fn serve_vitals(
+    listener: TcpListener,
+    vitals: Arc<Vitals>,
+    drain: Duration,
+) -> anyhow::Result<tokio::task::JoinHandle<()>> {
+    /// Connections at a time: a few scrapers and probes.
+    const CONNECTIONS: usize = 64;
+    say(&format!("listening on http://{}", listener.local_addr()?))?;
+    let shutdown = vitals.shutdown.clone();
+    let service = service_fn(move |request: Request<Incoming>| {
+        let vitals = vitals.clone();
+        async move { Ok::<_, Infallible>(vitals.handle(request).await) }
+    });
+    Ok(tokio::spawn(server::serve(listener, service, CONNECTIONS, shutdown, drain / 4)))
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -218,7 +284,7 @@ pub async fn serve(
             "\n  the page   http://{address}/\n  the API    http://{address}/api/v1/messages\n  readiness  http://{address}/readyz\n"
         );
     }
-    let shutdown = gateway.shutdown.clone();
+    let shutdown = gateway.vitals.shutdown.clone();
     if let Some(feed) = feed {
         let shutdown = shutdown.clone();
         tokio::spawn(async move {

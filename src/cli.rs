@@ -99,7 +99,7 @@ pub struct Common {
     /// The table [default: routes.yaml]
     #[arg(long, value_name = "FILE")]
     pub routes: Option<PathBuf>,
-    /// Where the gateway listens; port 0 takes any [default: 127.0.0.1:8080]
+    /// Where it listens; port 0 takes any [default: 127.0.0.1:8080; workers listen only when told to]
     #[arg(long, value_name = "IP:PORT")]
     pub listen: Option<String>,
     /// The bus: embedded:, amqp:// or amqps:// [default: embedded:]

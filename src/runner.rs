@@ -58,6 +58,16 @@ impl Workers {
         self.consuming.subscribe()
     }
 
+    /// The store that they work on.
+    pub fn store(&self) -> Arc<dyn Store> {
+        self.store.clone()
+    }
+
+    /// How many should consume.
+    pub fn wanted(&self) -> usize {
+        self.running.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Runs the workers of a table: starts what is new, stops what is gone, restarts what changed.
     pub fn apply(&self, table: &Table) {
         let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);

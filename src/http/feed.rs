@@ -24,7 +24,7 @@ const PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 
 /// Opens a session of the embedded feed.
 pub async fn upgrade(gateway: &Gateway, parts: &mut Parts) -> Result<Response<Body>, Problem> {
-    let Some(feed) = gateway.feed.clone() else { return Err(Problem::not_found()) };
+    let Some(feed) = gateway.vitals.feed.clone() else { return Err(Problem::not_found()) };
     let Ok(upgrade) = WebSocketUpgrade::from_request_parts(parts, &()).await else {
         return Err(Problem::not_a_websocket());
     };

@@ -55,7 +55,7 @@ impl Gateway {
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
-        self.metrics.answered(label.name(), response.status().as_u16(), start.elapsed());
+        self.vitals.metrics.answered(label.name(), response.status().as_u16(), start.elapsed());
         response
     }
 
@@ -76,7 +76,7 @@ impl Gateway {
         if let Some(answer) = system::answer(self, &mut parts).await {
             return answer;
         }
-        let in_force = self.live.get();
+        let in_force = self.vitals.live.get();
         let path = parts.uri.path().to_owned();
         let Some(method) = method(&parts.method) else {
             return Err(not_here(&in_force.table.find(Method::Get, &path), &path, &parts));
@@ -92,7 +92,7 @@ impl Gateway {
         };
         label.route = Some(route.clone());
         let Ok(_place) = self.places.try_acquire() else { return Err(Problem::overloaded()) };
-        let _under_way = self.metrics.under_way();
+        let _under_way = self.vitals.metrics.under_way();
 
         let accept = text(&parts.headers, &header::ACCEPT);
         if matches!(route.action, crate::route::table::Action::Publish(_))
@@ -136,13 +136,13 @@ impl Gateway {
         location: Option<String>,
         prefer: &Prefer,
     ) -> Result<Response<Body>, Problem> {
-        let missing = self.bus.state().missing;
+        let missing = self.vitals.bus.state().missing;
         let outcome = if publish.mandatory && publish.reaches.iter().any(|queue| missing.contains(queue)) {
             Outcome::Unroutable
         } else {
-            self.bus.publish(message, Instant::now() + publish.confirm_timeout).await
+            self.vitals.bus.publish(message, Instant::now() + publish.confirm_timeout).await
         };
-        self.metrics.published(&route.id, outcome);
+        self.vitals.metrics.published(&route.id, outcome);
         if outcome != Outcome::Routed {
             return Err(Problem::publish(outcome, id));
         }
@@ -174,20 +174,20 @@ impl Gateway {
     ) -> Result<Response<Body>, Problem> {
         let Ok(_place) = self.calls.try_acquire() else { return Err(Problem::overloaded()) };
         let id = message.properties.message_id.clone().unwrap_or_default();
-        let answered = match self.bus.call(message, Instant::now() + timeout).await {
+        let answered = match self.vitals.bus.call(message, Instant::now() + timeout).await {
             Ok(reply) => reply::answer(reply, schema, request_id),
             Err(error) => {
-                self.metrics.called(&route.id, CallOutcome::Failed(error));
+                self.vitals.metrics.called(&route.id, CallOutcome::Failed(error));
                 return Err(Problem::call(error, &id));
             }
         };
         let Some(response) = answered else {
             tracing::warn!(route = route.id, "a worker's reply is not what it must be");
-            self.metrics.called(&route.id, CallOutcome::InvalidReply);
+            self.vitals.metrics.called(&route.id, CallOutcome::InvalidReply);
             return Err(Problem::invalid_reply());
         };
         let good = response.status().as_u16() < 400;
-        self.metrics.called(&route.id, if good { CallOutcome::Answered } else { CallOutcome::Problem });
+        self.vitals.metrics.called(&route.id, if good { CallOutcome::Answered } else { CallOutcome::Problem });
         let given = text(response.headers(), &header::CONTENT_TYPE).unwrap_or_default();
         if good && !accepts(accept, &given) {
             return Err(Problem::not_acceptable(&given));

@@ -88,6 +88,8 @@ pub struct Readings {
     pub late_replies: u64,
     /// Whether the bus takes messages.
     pub bus_up: bool,
+    /// Whether the store answers; `None` without one.
+    pub store_up: Option<bool>,
     /// The table's generation.
     pub generation: u64,
     /// Reloads that changed nothing because of a problem.
@@ -246,6 +248,11 @@ impl Collector for ReadingsCollector {
         ] {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));
             gauge.encode(encoder.encode_descriptor(name, help, None, gauge.metric_type())?)?;
+        }
+        if let Some(up) = readings.store_up {
+            let gauge = ConstGauge::new(i64::from(up));
+            let help = "Whether the store of this process's workers answers";
+            gauge.encode(encoder.encode_descriptor("fpesa_store_up", help, None, gauge.metric_type())?)?;
         }
         Ok(())
     }

@@ -10,3 +10,4 @@ pub mod reply;
 pub mod server;
 pub mod state;
 pub mod system;
+pub mod vitals;

@@ -8,6 +8,7 @@ use std::{
 };
 
 use figment::{Figment, value::Value};
+use fpesa_workers::store;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::units;
@@ -47,6 +48,9 @@ pub struct Settings {
     pub bus_password: Option<Secret>,
     /// The store's password, beside its URL.
     pub store_password: Option<Secret>,
+    /// Whether `--listen` was given: workers listen only then.
+    #[serde(skip)]
+    pub listen_is_a_flag: bool,
     /// How long a stopping process finishes what it holds.
     #[serde(deserialize_with = "duration")]
     pub drain_timeout: Duration,
@@ -147,7 +151,8 @@ impl Effective {
             std::env::vars_os().filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?))),
         )?;
         let figment = figment.merge(environment).merge(FlagLayer(flags));
-        let settings: Settings = figment.extract().map_err(|error| SettingsError(told(&error, &figment)))?;
+        let mut settings: Settings = figment.extract().map_err(|error| SettingsError(told(&error, &figment)))?;
+        settings.listen_is_a_flag = flags.listen.is_some();
         settings.check()?;
         Ok(Self { settings, origins: figment })
     }
@@ -192,6 +197,15 @@ impl Settings {
         self.store.expose().starts_with("embedded:")
     }
 
+    /// Where the store is, for whoever opens it.
+    pub fn store_access(&self) -> store::Access<'_> {
+        store::Access {
+            url: self.store.expose(),
+            password: self.store_password.as_ref().map(Secret::expose),
+            data_dir: &self.data_dir,
+        }
+    }
+
     fn check(&self) -> Result<(), SettingsError> {
         let bus = self.bus.expose();
         let any_of = |text: &str, starts: &[&str]| {
@@ -204,7 +218,7 @@ impl Settings {
             )));
         }
         let store = self.store.expose();
-        let networked = ["mongodb://", "mongodb+srv://", "postgres://"];
+        let networked = ["mongodb://", "mongodb+srv://", "postgres://", "postgresql://"];
         if !store.starts_with("embedded:") && !any_of(store, &networked) {
             return Err(SettingsError(format!(
                 "store: `{}` is none that is known: use embedded: (or embedded:/some/folder), mongodb:// or postgres://",

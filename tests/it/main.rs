@@ -11,5 +11,7 @@ mod gateway;
 mod history;
 mod rabbitmq;
 mod reload;
+mod store_contract;
 mod support;
+mod swap;
 mod table;

@@ -1,6 +1,6 @@
 //! Answers one event, or one page of them.
 
-use std::{fmt::Write as _, sync::Arc};
+use std::{fmt::Write as _, sync::Arc, time::Duration};
 
 use async_trait::async_trait;
 use bytes::Bytes;
@@ -13,6 +13,9 @@ use crate::{
     store::{Cursor, From, Page, PageQuery, Store, StoreError},
     topic::Filter,
 };
+
+/// Most time that a store may take for one answer.
+const LONGEST: Duration = Duration::from_secs(10);
 
 /// The worker `history`.
 pub struct History {
@@ -113,7 +116,11 @@ impl Worker for History {
                 verdicts.push(Verdict::Expired);
                 continue;
             }
-            verdicts.push(Verdict::Answered(self.answer(&job.body).await));
+            // A store that is slow is told in time, while somebody still waits.
+            let within = left.map_or(LONGEST, |left| left.mul_f64(0.8).min(LONGEST));
+            let answer = tokio::time::timeout(within, self.answer(&job.body)).await;
+            let slow = |_| failed(&StoreError::Away(format!("no answer within {within:?}")));
+            verdicts.push(Verdict::Answered(answer.unwrap_or_else(slow)));
         }
         verdicts
     }
@@ -230,7 +237,10 @@ fn invalid(wrong: &[Wrong]) -> Answer {
 
 fn failed(error: &StoreError) -> Answer {
     tracing::error!(%error, "the store did not answer");
-    problem(503, "store-unavailable", "Store unavailable", "the history can't be read just now", None)
+    let mut answer =
+        problem(503, "store-unavailable", "Store unavailable", "the history can't be read just now: try again", None);
+    answer.headers.push(("retry-after".into(), "1".into()));
+    answer
 }
 
 /// A problem (RFC 9457).

@@ -8,7 +8,7 @@ use async_trait::async_trait;
 use crate::{
     Job, Verdict, Worker,
     event::Event,
-    store::{Appended, Store, StoreError},
+    store::{Appended, Store},
 };
 
 /// The worker `persist`.
@@ -23,24 +23,25 @@ impl Persist {
     }
 
     /// Appends until the store takes it, logging an outage once.
-    async fn append(&self, events: &[Event]) -> Result<Vec<Appended>, StoreError> {
+    async fn append(&self, events: &[Event]) -> Vec<Appended> {
         const FIRST: Duration = Duration::from_millis(100);
         const LONGEST: Duration = Duration::from_secs(5);
         let mut pause = FIRST;
         loop {
             match self.store.append(events).await {
-                Err(StoreError::Away(why)) => {
+                Ok(appended) => {
+                    if pause > FIRST {
+                        tracing::info!("the store takes events again");
+                    }
+                    return appended;
+                }
+                // Away, or refusing us: neither is a reason to give a message back.
+                Err(error) => {
                     if pause == FIRST {
-                        tracing::error!(waiting = events.len(), why, "the store takes nothing: waiting for it");
+                        tracing::error!(waiting = events.len(), %error, "the store takes nothing: waiting for it");
                     }
                     tokio::time::sleep(pause).await;
                     pause = (pause * 2).min(LONGEST);
-                }
-                result => {
-                    if pause > FIRST && result.is_ok() {
-                        tracing::info!("the store takes events again");
-                    }
-                    return result;
                 }
             }
         }
@@ -65,14 +66,8 @@ impl Worker for Persist {
                 Err(why) => verdicts.push(Some(Verdict::Reject { reason: "not-an-event".into(), detail: why.0 })),
             }
         }
-        let appended = if events.is_empty() { Ok(Vec::new()) } else { self.append(&events).await };
-        let mut appended = match appended {
-            Ok(appended) => appended.into_iter(),
-            Err(error) => {
-                let retry = || Verdict::Retry(error.to_string());
-                return verdicts.into_iter().map(|verdict| verdict.unwrap_or_else(retry)).collect();
-            }
-        };
+        let appended = if events.is_empty() { Vec::new() } else { self.append(&events).await };
+        let mut appended = appended.into_iter();
         let verdict = |appended| match appended {
             Some(Appended::Kept) => Verdict::Kept,
             Some(Appended::Duplicate) => Verdict::Duplicate,

@@ -7,7 +7,11 @@ use fpesa::{
     app,
     bus::{Bus, BusError, BusState, Deliveries, Link},
     files::Disk,
-    http::{metrics::Metrics, state::Gateway},
+    http::{
+        metrics::Metrics,
+        state::Gateway,
+        vitals::{Consuming, Vitals},
+    },
     live::Live,
     message::{CallError, Message, Outcome, Reply},
     route::compile::compile,
@@ -57,7 +61,16 @@ async fn main() -> anyhow::Result<()> {
     let live = Live::new(table, Vec::new());
     let shutdown = CancellationToken::new();
     let drain = settings.drain_timeout;
-    let gateway = Gateway::new(live, Arc::new(Answering), None, metrics, settings, Arc::new(Vec::new), shutdown);
+    let vitals = Vitals {
+        live,
+        bus: Arc::new(Answering),
+        feed: None,
+        metrics,
+        workers: Arc::new(Consuming::default),
+        store: None,
+        shutdown,
+    };
+    let gateway = Gateway::new(vitals, settings);
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     app::serve(listener, Arc::new(gateway), None, drain).await
 }

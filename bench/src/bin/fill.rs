@@ -1,4 +1,4 @@
-//! Fills a store: `fill FOLDER COUNT`, in batches, as the persist worker would.
+//! Fills a store: `fill URL COUNT`, in batches, as the persist worker would.
 
 use std::path::Path;
 
@@ -12,9 +12,9 @@ const BATCH: usize = 2_000;
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let mut args = std::env::args().skip(1);
-    let folder = args.next().context("fill FOLDER COUNT")?;
-    let count: usize = args.next().context("fill FOLDER COUNT")?.parse()?;
-    let store = store::open("embedded:", Path::new(&folder))?;
+    let url = args.next().context("fill URL COUNT")?;
+    let count: usize = args.next().context("fill URL COUNT")?.parse()?;
+    let store = store::open(store::Access { url: &url, password: None, data_dir: Path::new(".") }).await?;
     let start = OffsetDateTime::now_utc() - time::Duration::days(30);
     let mut batch = Vec::with_capacity(BATCH);
     for n in 0..count {

@@ -95,7 +95,7 @@ impl Start {
             None => Command::new(executable),
         };
         command.args(&self.command).current_dir(self.folder.path());
-        if self.command.first().is_some_and(|first| first == "up" || first == "gateway") {
+        if self.command.first().is_some_and(|first| ["up", "gateway", "work"].contains(&first.as_str())) {
             command.args(["--listen", &self.listen]);
         }
         command.envs(self.env.iter().map(|(key, value)| (key, value)));
@@ -114,10 +114,28 @@ impl Start {
         std::thread::spawn(move || {
             reader.lines().map_while(Result::ok).for_each(|line| kept.lock().unwrap().push(line));
         });
-        let first = tokio::task::spawn_blocking(move || found.recv_timeout(Duration::from_secs(60))).await.unwrap();
-        let first = first.unwrap_or_else(|_| panic!("it did not start: {}", stderr.lock().unwrap().join("\n")));
-        let base = first.strip_prefix("listening on ").unwrap_or(&first).to_owned();
+        let works = self.command.first().is_some_and(|first| first == "work");
+        let started = tokio::task::spawn_blocking(move || {
+            let mut base = String::new();
+            loop {
+                let line = found.recv_timeout(Duration::from_secs(60)).ok()?;
+                if let Some(listening) = line.strip_prefix("listening on ") {
+                    listening.clone_into(&mut base);
+                }
+                // Workers say both: where they listen, and then that they consume.
+                if line.starts_with(if works { "working: " } else { "listening on " }) {
+                    return Some(base);
+                }
+            }
+        });
+        let base = started.await.unwrap();
+        let base = base.unwrap_or_else(|| panic!("it did not start: {}", stderr.lock().unwrap().join("\n")));
         App { child, base, folder: self.folder, client: Client::new(), stderr }
+    }
+
+    /// The same table and data, another process.
+    pub fn beside(app: &App) -> Self {
+        Self::up().folder(app.folder.clone())
     }
 
     /// Runs it to its end and gives status, stdout and stderr.
@@ -179,6 +197,10 @@ impl App {
 
     pub fn read(&self, name: &str) -> String {
         std::fs::read_to_string(self.folder.path().join(name)).unwrap()
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
     }
 
     pub fn stderr(&self) -> String {

@@ -1,6 +1,8 @@
 //! What the tests start and stop: the executable, and servers of their own.
 
 pub mod app;
+pub mod postgres;
+pub mod python;
 pub mod rabbit;
 
 use std::{

@@ -11,9 +11,15 @@ use crate::{event::Event, topic::Filter};
 
 mod cursor;
 mod embedded;
+mod mirror;
+mod postgres;
 
 pub use cursor::{BadCursor, Cursor};
 pub use embedded::Embedded;
+pub use postgres::Postgres;
+
+/// Up to this many topics are walked side by side; a filter that matches more is applied to a walk of everything.
+const MERGED_TOPICS: usize = 200;
 
 /// Keeps events, each id once.
 #[async_trait]
@@ -94,13 +100,25 @@ pub enum StoreError {
     UnknownAfter,
 }
 
-/// Opens the store that a URL names: `embedded:` is `data_dir`, `embedded:/some/folder` another folder.
-pub fn open(url: &str, data_dir: &Path) -> Result<Arc<dyn Store>, StoreError> {
-    match url.split_once(':') {
-        Some(("embedded", "")) => Ok(Arc::new(Embedded::open(data_dir)?)),
+/// Where a store is, and how it is opened.
+#[derive(Clone, Copy)]
+pub struct Access<'a> {
+    /// `embedded:` is `data_dir`, `embedded:/some/folder` another folder, `postgres://user@host/database` a database.
+    pub url: &'a str,
+    /// The password, when it does not stand in the URL.
+    pub password: Option<&'a str>,
+    /// Folder of the embedded store.
+    pub data_dir: &'a Path,
+}
+
+/// Opens a store. One that is away is opened all the same: it is tried again at every use.
+pub async fn open(access: Access<'_>) -> Result<Arc<dyn Store>, StoreError> {
+    match access.url.split_once(':') {
+        Some(("embedded", "")) => Ok(Arc::new(Embedded::open(access.data_dir)?)),
         Some(("embedded", folder)) => Ok(Arc::new(Embedded::open(Path::new(folder))?)),
+        Some(("postgres" | "postgresql", _)) => Ok(Arc::new(Postgres::open(&access).await?)),
         Some((scheme, _)) => Err(StoreError::Settings(format!(
-            "there is no store for `{scheme}:` (use embedded: or embedded:/some/folder)"
+            "there is no store for `{scheme}:` (use embedded:, embedded:/some/folder or postgres://user@host/database)"
         ))),
         None => Err(StoreError::Settings("a store is named by a URL, such as embedded:".into())),
     }

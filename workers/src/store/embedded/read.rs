@@ -14,15 +14,12 @@ use uuid::Uuid;
 
 use super::{away, read_only};
 use crate::{
-    store::{Cursor, From, Page, PageQuery, StoreError},
+    store::{Cursor, From, MERGED_TOPICS, Page, PageQuery, StoreError},
     topic::Filter,
 };
 
 /// Connections that read at the same time.
 const READERS: usize = 4;
-
-/// Up to this many topics are walked side by side; a filter that matches more is applied to a walk of everything.
-const MERGED_TOPICS: usize = 200;
 
 /// Connections that only read, lent out one by one.
 #[derive(Debug)]

@@ -1,15 +1,16 @@
 //! The contract of the store port: every adapter passes every case. A further adapter is one more line at the end.
-#![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 use std::{collections::HashSet, path::Path, sync::Arc};
 
 use bytes::Bytes;
 use fpesa_workers::{
     event::Event,
-    store::{self, Appended, From, PageQuery, Store, StoreError},
+    store::{self, Access, Appended, From, PageQuery, Store, StoreError},
 };
 use proptest::prelude::*;
 use uuid::Uuid;
+
+use crate::support::postgres::Postgres;
 
 const START: i64 = 1_800_000_000_000_000;
 
@@ -158,6 +159,38 @@ async fn a_walk_is_stable_while_four_write(store: Arc<dyn Store>) {
     assert!(there.iter().all(|event| unique.contains(&event.id)), "none missing");
 }
 
+/// Writers that meet on the same ids, in other orders: each id is kept by one of them, and nobody gets stuck.
+async fn several_open_and_write_at_once(store: Arc<dyn Store>) {
+    const WRITERS: usize = 4;
+    let events: Vec<Event> = (1..=300).map(|n| event(n, 0, &format!("m/{}", n % 7), "0")).collect();
+    let writers: Vec<_> = (0..WRITERS)
+        .map(|writer| {
+            let store = store.clone();
+            let mut mine = events.clone();
+            mine.rotate_left(writer * 71);
+            if writer % 2 == 1 {
+                mine.reverse();
+            }
+            tokio::spawn(async move {
+                let mut kept = 0;
+                for batch in mine.chunks(50) {
+                    for appended in store.append(batch).await.unwrap() {
+                        assert_ne!(appended, Appended::Conflict);
+                        kept += usize::from(appended == Appended::Kept);
+                    }
+                }
+                kept
+            })
+        })
+        .collect();
+    let mut kept = 0;
+    for writer in writers {
+        kept += writer.await.unwrap();
+    }
+    assert_eq!(kept, events.len());
+    assert_eq!(store.page(&newest(1_000)).await.unwrap().items.len(), events.len());
+}
+
 /// Whatever JSON there is comes back as the bytes that were sent.
 fn any_json_comes_back(runtime: &tokio::runtime::Runtime, store: &Arc<dyn Store>) {
     let leaf = prop_oneof![
@@ -191,29 +224,49 @@ fn any_json_comes_back(runtime: &tokio::runtime::Runtime, store: &Arc<dyn Store>
         .unwrap();
 }
 
+/// A store with whatever must live as long as it.
+type Opened = (Box<dyn std::any::Any>, Arc<dyn Store>);
+
 /// Runs every case on a store that `open` makes anew.
-fn contract<T>(open: impl Fn() -> (T, Arc<dyn Store>)) {
+fn contract(open: impl Fn(&tokio::runtime::Runtime) -> Opened) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    runtime.block_on(async {
-        let (_kept, store) = open();
-        each_id_once(store).await;
-        let (_kept, store) = open();
-        order_is_time_then_id(store).await;
-        let (_kept, store) = open();
-        filters(store).await;
-        let (_kept, store) = open();
-        a_walk_is_stable_while_four_write(store).await;
-    });
-    let (_kept, store) = open();
+    let (_kept, store) = open(&runtime);
+    runtime.block_on(each_id_once(store));
+    let (_kept, store) = open(&runtime);
+    runtime.block_on(order_is_time_then_id(store));
+    let (_kept, store) = open(&runtime);
+    runtime.block_on(filters(store));
+    let (_kept, store) = open(&runtime);
+    runtime.block_on(a_walk_is_stable_while_four_write(store));
+    let (_kept, store) = open(&runtime);
+    runtime.block_on(several_open_and_write_at_once(store));
+    let (_kept, store) = open(&runtime);
     any_json_comes_back(&runtime, &store);
+}
+
+fn embedded(folder: &Path) -> Access<'_> {
+    Access { url: "embedded:", password: None, data_dir: folder }
+}
+
+fn at(url: &str) -> Access<'_> {
+    Access { url, password: None, data_dir: Path::new("/nowhere") }
 }
 
 #[test]
 fn the_embedded_store() {
-    contract(|| {
+    contract(|runtime| {
         let folder = tempfile::tempdir().unwrap();
-        let store = store::open("embedded:", folder.path()).unwrap();
-        (folder, store)
+        let store = runtime.block_on(store::open(embedded(folder.path()))).unwrap();
+        (Box::new(folder), store)
+    });
+}
+
+#[test]
+fn the_postgres_store() {
+    let server = Postgres::start();
+    contract(|runtime| {
+        let url = server.database();
+        (Box::new(()), runtime.block_on(store::open(at(&url))).unwrap())
     });
 }
 
@@ -221,17 +274,17 @@ fn the_embedded_store() {
 async fn what_was_kept_is_there_after_a_reopening() {
     let folder = tempfile::tempdir().unwrap();
     let one = event(1, 0, "m/a", "1");
-    let first = store::open("embedded:", folder.path()).unwrap();
+    let first = store::open(embedded(folder.path())).await.unwrap();
     first.append(std::slice::from_ref(&one)).await.unwrap();
     // Nothing is closed: this is what a crash leaves.
-    let again = store::open(&format!("embedded:{}", folder.path().display()), Path::new("/nowhere")).unwrap();
+    let again = store::open(at(&format!("embedded:{}", folder.path().display()))).await.unwrap();
     assert_eq!(again.get(&one.id).await.unwrap().unwrap(), one.text);
 }
 
 #[tokio::test]
 async fn what_can_not_be_opened_says_why() {
     let folder = tempfile::tempdir().unwrap();
-    drop(store::open("embedded:", folder.path()).unwrap());
+    drop(store::open(embedded(folder.path())).await.unwrap());
     let connection = rusqlite::Connection::open(folder.path().join("store.db")).unwrap();
     connection.execute_batch("PRAGMA user_version = 99").unwrap();
     for (url, told) in [
@@ -239,8 +292,90 @@ async fn what_can_not_be_opened_says_why() {
         ("embedded:/proc/nowhere", "/proc/nowhere"),
         ("redis://h", "no store"),
         ("x", "URL"),
+        ("postgres://u:hidden@h/d?nonsense=1", "nonsense"),
+        ("postgres://u:hidden@h/d?sslrootcert=/nowhere.pem", "/nowhere.pem"),
     ] {
-        let error = store::open(url, folder.path()).err().unwrap().to_string();
-        assert!(error.contains(told), "{url}: {error}");
+        let error = store::open(Access { url, ..embedded(folder.path()) }).await.err().unwrap().to_string();
+        assert!(error.contains(told) && !error.contains("hidden"), "{url}: {error}");
+    }
+}
+
+#[tokio::test]
+async fn postgres_newer_than_we_and_many_at_the_first_start() {
+    let server = Postgres::start();
+    let url = server.database();
+    let opening = (0..8).map(|_| store::open(at(&url)));
+    for opened in futures::future::join_all(opening).await {
+        opened.unwrap();
+    }
+    Postgres::sql(&url, "UPDATE fpesa_schema SET version = 99");
+    let error = store::open(at(&url)).await.err().unwrap().to_string();
+    assert!(error.contains("newer fpesa") && error.contains("99"), "{error}");
+    let nobody = url.replace("fpesa@", "nobody:s3cret@");
+    let error = store::open(at(&nobody)).await.err().unwrap().to_string();
+    assert!(error.contains("nobody") && !error.contains("s3cret"), "{error}");
+}
+
+/// What is exact is there for ad-hoc queries; what is not has no mirror.
+#[tokio::test]
+async fn postgres_keeps_a_mirror_where_it_is_exact() {
+    let server = Postgres::start();
+    let url = server.database();
+    let store = store::open(at(&url)).await.unwrap();
+    let data = ["{\"n\": 123456789012345678901234567890}", "\"\\u0000\"", "{\"a\":1,\"a\":2}", "1e400"];
+    for (n, data) in data.iter().enumerate() {
+        store.append(&[event(n as u128 + 1, 0, "m/a", data)]).await.unwrap();
+    }
+    let found = Postgres::sql(&url, "SELECT doc->'data'->>'n' FROM fpesa_event WHERE doc IS NOT NULL");
+    assert_eq!(found.trim(), "123456789012345678901234567890");
+}
+
+#[tokio::test]
+async fn postgres_away_and_back() {
+    let mut server = Postgres::start();
+    let url = server.database();
+    let store = store::open(at(&url)).await.unwrap();
+    store.append(&[event(1, 0, "m/a", "1")]).await.unwrap();
+    server.kill9();
+    assert!(matches!(store.append(&[event(2, 0, "m/a", "1")]).await, Err(StoreError::Away(_))));
+    assert!(matches!(store.page(&newest(1)).await, Err(StoreError::Away(_))));
+    // A store that is away is opened all the same.
+    let later = store::open(at(&url)).await.unwrap();
+    server.restart();
+    for store in [store, later] {
+        store.append(&[event(2, 0, "m/a", "1")]).await.unwrap();
+        assert_eq!(store.page(&newest(10)).await.unwrap().items.len(), 2);
+    }
+}
+
+/// Every page is read along an index: no plan sorts or scans the table.
+#[tokio::test]
+async fn postgres_pages_use_the_index() {
+    let server = Postgres::start();
+    let url = server.database();
+    let store = store::open(at(&url)).await.unwrap();
+    for start in (0..20_000_i64).step_by(5_000) {
+        let batch: Vec<Event> =
+            (start..start + 5_000).map(|n| event(n.unsigned_abs().into(), n, &format!("m/{}", n % 50), "0")).collect();
+        store.append(&batch).await.unwrap();
+    }
+    Postgres::sql(&url, "ANALYZE");
+    let place = format!("({}, '{}'::uuid)", START + 9_000_000_000, Uuid::from_u128(9_000));
+    let walk = "SELECT time, id FROM fpesa_event WHERE";
+    let merged = format!(
+        "SELECT place.time, place.id, event.text FROM (SELECT walked.time, walked.id \
+         FROM unnest(ARRAY[1,2,3]::bigint[]) AS given (topic), LATERAL \
+         ({walk} fpesa_event.topic = given.topic AND (time, id) < {place} ORDER BY time DESC, id DESC LIMIT 51) walked \
+         ORDER BY time DESC, id DESC LIMIT 51) place JOIN fpesa_event event ON event.id = place.id \
+         ORDER BY place.time DESC, place.id DESC"
+    );
+    for (sql, index) in [
+        (format!("{walk} true AND (time, id) < {place} ORDER BY time DESC, id DESC LIMIT 51"), "fpesa_event_by_time"),
+        (format!("{walk} true AND (time, id) > {place} ORDER BY time, id LIMIT 51"), "fpesa_event_by_time"),
+        (merged, "fpesa_event_by_topic"),
+    ] {
+        let plan = Postgres::sql(&url, &format!("EXPLAIN {sql}"));
+        assert!(plan.contains(&format!("using {index} on fpesa_event")), "{plan}");
+        assert!(!plan.contains("Seq Scan on fpesa_event"), "{plan}");
     }
 }

@@ -1,0 +1,153 @@
+//! How a process does: readiness and metrics, told alike by a gateway and by workers that listen.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::Body,
+    http::{HeaderValue, Method, Request, Response, StatusCode, header},
+};
+use fpesa_workers::store::Store;
+use serde_json::{Value, json};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    gateway::{REQUEST_ID, request_id},
+    metrics::{Metrics, Readings},
+    problem::Problem,
+};
+use crate::{
+    bus::{Bus, Link},
+    feed::Feed,
+    live::Live,
+    route::table::trimmed,
+};
+
+/// How long the store may take to say that it is there.
+const LOOK_WITHIN: Duration = Duration::from_secs(1);
+
+/// What a process is asked about itself.
+pub struct Vitals {
+    /// The table.
+    pub live: Arc<Live>,
+    /// Where messages go.
+    pub bus: Arc<dyn Bus>,
+    /// The embedded feed; `None` with a networked bus.
+    pub feed: Option<Arc<Feed>>,
+    /// What is counted.
+    pub metrics: Arc<Metrics>,
+    /// This process's own workers.
+    pub workers: Arc<dyn Fn() -> Consuming + Send + Sync>,
+    /// The store of this process's own workers.
+    pub store: Option<Arc<dyn Store>>,
+    /// Ends everything.
+    pub shutdown: CancellationToken,
+}
+
+/// The workers of a process.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Consuming {
+    /// Names of those that consume now, sorted.
+    pub names: Vec<String>,
+    /// Whether all of them do.
+    pub all: bool,
+}
+
+impl Vitals {
+    /// `/readyz` of a gateway: it takes requests as long as the bus takes messages.
+    pub(super) async fn gateway_ready(&self) -> Response<Body> {
+        let store = self.store_is_there().await;
+        self.ready(store, true)
+    }
+
+    /// `/readyz` of workers: they need their store, and their queues.
+    async fn workers_ready(&self) -> Response<Body> {
+        let store = self.store_is_there().await;
+        self.ready(store, store != Some(false) && (self.workers)().all)
+    }
+
+    fn ready(&self, store: Option<bool>, able: bool) -> Response<Body> {
+        let state = self.bus.state();
+        let ready = able
+            && state.link == Link::Up
+            && state.missing.is_empty()
+            && state.refused.is_none()
+            && !self.shutdown.is_cancelled();
+        let mut body = json!({
+            "ready": ready,
+            "bus": state.link.word(),
+            "generation": self.live.get().generation,
+            "reload": *self.live.reloaded(),
+            "workers": (self.workers)().names,
+        });
+        if let Some(object) = body.as_object_mut() {
+            if let Some(there) = store {
+                object.insert("store".into(), if there { "up" } else { "down" }.into());
+            }
+            if !state.missing.is_empty() {
+                object.insert("missing".into(), json!(state.missing));
+            }
+            if let Some(refused) = state.refused {
+                object.insert("refused".into(), refused.into());
+            }
+        }
+        json_answer(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
+    }
+
+    pub(super) async fn metrics(&self) -> Response<Body> {
+        let store_up = self.store_is_there().await;
+        let state = self.bus.state();
+        let text = self.metrics.render(Readings {
+            late_replies: state.late_replies,
+            bus_up: state.link == Link::Up,
+            store_up,
+            generation: self.live.get().generation,
+            reload_failures: self.live.failures(),
+            feed_sessions: self.feed.as_ref().map_or(0, |feed| feed.session_count() as u64),
+            feed_dropped: self.feed.as_ref().map_or(0, |feed| feed.dropped()),
+        });
+        plain(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
+    }
+
+    /// Whether the store answers now; `None` in a process that has none.
+    async fn store_is_there(&self) -> Option<bool> {
+        let store = self.store.as_ref()?;
+        let look = tokio::time::timeout(LOOK_WITHIN, store.get(&Uuid::nil())).await;
+        Some(matches!(look, Ok(Ok(_))))
+    }
+
+    /// Answers a request to workers that listen: health, readiness and metrics, and nothing else.
+    pub async fn handle<B>(self: Arc<Self>, request: Request<B>) -> Response<Body> {
+        let id = request_id(request.headers());
+        let known = matches!(trimmed(request.uri().path()), "/healthz" | "/readyz" | "/metrics");
+        let mut response = match trimmed(request.uri().path()) {
+            _ if !known => Problem::not_found().into_response(&id),
+            _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
+                Problem::method_not_allowed("GET, HEAD").into_response(&id)
+            }
+            "/readyz" => self.workers_ready().await,
+            "/metrics" => self.metrics().await,
+            _ => healthy(),
+        };
+        if let Ok(value) = HeaderValue::from_str(&id) {
+            response.headers_mut().insert(REQUEST_ID, value);
+        }
+        response
+    }
+}
+
+pub(super) fn healthy() -> Response<Body> {
+    plain(StatusCode::OK, "text/plain; charset=utf-8", "ok\n".to_owned())
+}
+
+pub(super) fn json_answer(status: StatusCode, body: &Value) -> Response<Body> {
+    plain(status, "application/json", body.to_string())
+}
+
+fn plain(status: StatusCode, content_type: &'static str, body: String) -> Response<Body> {
+    let mut response = Response::new(Body::from(body));
+    *response.status_mut() = status;
+    response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(content_type));
+    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    response
+}

@@ -1,0 +1,151 @@
+//! A private PostgreSQL: Debian's server, with data, port and socket of its own.
+
+use std::{
+    fs,
+    os::unix::fs::PermissionsExt as _,
+    path::{Path, PathBuf},
+    process::{Child, Command, Stdio},
+    sync::atomic::{AtomicU32, Ordering},
+    time::{Duration, Instant},
+};
+
+use super::{free_port, signal};
+
+pub struct Postgres {
+    folder: tempfile::TempDir,
+    child: Child,
+    port: u16,
+    databases: AtomicU32,
+}
+
+impl Postgres {
+    /// Starts a server with a superuser `fpesa`, who needs no password.
+    pub fn start() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        fs::set_permissions(folder.path(), fs::Permissions::from_mode(0o755)).unwrap();
+        let home = folder.path().join("home");
+        fs::create_dir(&home).unwrap();
+        if is_root() {
+            let given = Command::new("chown").arg("postgres").arg(&home).status().unwrap();
+            assert!(given.success(), "chown");
+        }
+        let made = as_server("initdb")
+            .args(["--auth=trust", "--username=fpesa", "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync", "-D"])
+            .arg(home.join("data"))
+            .current_dir("/")
+            .output()
+            .unwrap();
+        assert!(made.status.success(), "initdb: {}", String::from_utf8_lossy(&made.stderr));
+        let port = free_port();
+        let child = spawn(&home, port);
+        let mut server = Self { folder, child, port, databases: AtomicU32::new(0) };
+        server.ready();
+        server
+    }
+
+    fn ready(&mut self) {
+        let deadline = Instant::now() + Duration::from_secs(60);
+        let port = self.port.to_string();
+        loop {
+            let args = ["-q", "-h", "127.0.0.1", "-p", &port];
+            if Command::new(bin("pg_isready")).args(args).status().unwrap().success() {
+                return;
+            }
+            if let Some(status) = self.child.try_wait().unwrap() {
+                panic!("PostgreSQL ended: {status}");
+            }
+            assert!(Instant::now() < deadline, "PostgreSQL did not start");
+            std::thread::sleep(Duration::from_millis(50));
+        }
+    }
+
+    /// A new database: its URL.
+    pub fn database(&self) -> String {
+        let name = format!("t{}", self.databases.fetch_add(1, Ordering::Relaxed));
+        Self::sql(&self.at("postgres"), &format!("CREATE DATABASE {name}"));
+        self.at(&name)
+    }
+
+    fn at(&self, database: &str) -> String {
+        format!("postgres://fpesa@127.0.0.1:{}/{database}", self.port)
+    }
+
+    /// Runs a statement with `psql`, and gives its rows.
+    pub fn sql(url: &str, sql: &str) -> String {
+        let output =
+            Command::new(bin("psql")).args(["-XAtq", "-v", "ON_ERROR_STOP=1", "-c", sql, url]).output().unwrap();
+        assert!(output.status.success(), "{sql}: {}", String::from_utf8_lossy(&output.stderr));
+        String::from_utf8(output.stdout).unwrap()
+    }
+
+    pub fn kill9(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+
+    /// The same server again, with what it kept.
+    pub fn restart(&mut self) {
+        let home = self.folder.path().join("home");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        loop {
+            // What a killed server leaves behind (its children, its lock) goes away within moments.
+            self.child = spawn(&home, self.port);
+            std::thread::sleep(Duration::from_millis(300));
+            if self.child.try_wait().unwrap().is_none() {
+                break;
+            }
+            assert!(Instant::now() < deadline, "PostgreSQL did not start again");
+        }
+        self.ready();
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // At once, with its children: its data is not needed any more.
+            signal(self.child.id(), "QUIT");
+        }
+        let _ = self.child.wait();
+    }
+}
+
+fn spawn(home: &Path, port: u16) -> Child {
+    as_server("postgres")
+        .arg("-D")
+        .arg(home.join("data"))
+        .args(["-c", "listen_addresses=127.0.0.1", "-c", "log_min_messages=fatal", "-c", "max_connections=200"])
+        .args(["-p", &port.to_string(), "-k"])
+        .arg(home)
+        .current_dir("/")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap()
+}
+
+/// The server refuses to run as root: then it runs as the package's own user.
+fn as_server(name: &str) -> Command {
+    if !is_root() {
+        return Command::new(bin(name));
+    }
+    let mut command = Command::new("setpriv");
+    command.args(["--reuid=postgres", "--regid=postgres", "--clear-groups"]).arg(bin(name));
+    command
+}
+
+fn is_root() -> bool {
+    let output = Command::new("id").arg("-u").output().unwrap();
+    output.stdout.starts_with(b"0")
+}
+
+/// The newest of Debian's versions.
+fn bin(name: &str) -> PathBuf {
+    let mut versions: Vec<PathBuf> = fs::read_dir("/usr/lib/postgresql")
+        .map(|entries| entries.flatten().map(|entry| entry.path().join("bin").join(name)).collect())
+        .unwrap_or_default();
+    versions.retain(|path| path.exists());
+    versions.sort();
+    versions.pop().unwrap_or_else(|| panic!("PostgreSQL is missing: run scripts/setup"))
+}

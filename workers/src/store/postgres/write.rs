@@ -1,0 +1,105 @@
+//! Writing a batch: one statement for its topics, one for its events, each id once.
+
+use std::collections::{BTreeMap, HashMap};
+
+use deadpool_postgres::Client;
+use tokio_postgres::{Error, error::SqlState};
+use uuid::Uuid;
+
+use crate::{
+    event::Event,
+    store::{Appended, mirror},
+};
+
+pub(super) async fn append(client: &mut Client, batch: &[Event]) -> Result<Vec<Appended>, Error> {
+    // By id: two workers that write the same ids take their locks in the same order. The first of an id counts.
+    let mut first: BTreeMap<Uuid, &Event> = BTreeMap::new();
+    for event in batch {
+        first.entry(event.id).or_insert(event);
+    }
+    let events: Vec<&Event> = first.values().copied().collect();
+    let mut kept = match write(client, &events, true).await {
+        // A document that jsonb refuses after all must not keep a batch out: the text is the truth.
+        Err(error) if error.code().is_some_and(is_data_exception) => write(client, &events, false).await?,
+        result => result?,
+    };
+    let there =
+        texts(client, events.iter().map(|event| event.id).filter(|id| !kept.contains_key(id)).collect()).await?;
+    let result = batch.iter().map(|event| match kept.get_mut(&event.id) {
+        Some(told @ false) => {
+            *told = true;
+            Appended::Kept
+        }
+        Some(true) if first.get(&event.id).is_some_and(|kept| event.is_same_as(&kept.text)) => Appended::Duplicate,
+        None if there.get(&event.id).is_some_and(|text| event.is_same_as(text)) => Appended::Duplicate,
+        Some(true) | None => Appended::Conflict,
+    });
+    Ok(result.collect())
+}
+
+/// Writes what is not there. The ids that are kept now, none of them told yet.
+async fn write(client: &mut Client, events: &[&Event], mirrored: bool) -> Result<HashMap<Uuid, bool>, Error> {
+    let topics = topics(client, events).await?;
+    let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
+    let times: Vec<i64> = events.iter().map(|event| event.time).collect();
+    let topics: Vec<Option<i64>> =
+        events.iter().map(|event| topics.get(event.subject.as_deref()?.as_bytes()).copied()).collect();
+    let texts: Vec<&[u8]> = events.iter().map(|event| event.text.as_ref()).collect();
+    let docs: Vec<Option<&str>> =
+        events.iter().map(|event| if mirrored { mirror::exact_in_jsonb(&event.text) } else { None }).collect();
+    let insert = client
+        .prepare_cached(
+            "INSERT INTO fpesa_event (id, time, topic, text, doc)
+             SELECT id, time, topic, text, doc::jsonb
+             FROM unnest($1::uuid[], $2::bigint[], $3::bigint[], $4::bytea[], $5::text[]) AS given (id, time, topic, text, doc)
+             ON CONFLICT (id) DO NOTHING RETURNING id",
+        )
+        .await?;
+    let rows = client.query(&insert, &[&ids, &times, &topics, &texts, &docs]).await?;
+    Ok(rows.iter().map(|row| (row.get(0), false)).collect())
+}
+
+/// The numbers of a batch's topics, which are made where they are new.
+async fn topics(client: &Client, events: &[&Event]) -> Result<HashMap<Vec<u8>, i64>, Error> {
+    let mut names: Vec<&[u8]> = events.iter().filter_map(|event| event.subject.as_deref()).map(str::as_bytes).collect();
+    names.sort_unstable();
+    names.dedup();
+    if names.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let find = client
+        .prepare_cached(
+            "SELECT topic.name, topic.id FROM unnest($1::bytea[]) AS given (name)
+             JOIN fpesa_topic topic ON sha256(topic.name) = sha256(given.name)",
+        )
+        .await?;
+    let found = |rows: Vec<tokio_postgres::Row>| rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    let there: HashMap<Vec<u8>, i64> = found(client.query(&find, &[&names]).await?);
+    if there.len() == names.len() {
+        return Ok(there);
+    }
+    let missing: Vec<&[u8]> = names.iter().copied().filter(|name| !there.contains_key(*name)).collect();
+    let insert = client
+        .prepare_cached(
+            "INSERT INTO fpesa_topic (name) SELECT unnest($1::bytea[]) ON CONFLICT (sha256(name)) DO NOTHING",
+        )
+        .await?;
+    client.execute(&insert, &[&missing]).await?;
+    Ok(found(client.query(&find, &[&names]).await?))
+}
+
+/// The documents of ids that were there already.
+async fn texts(client: &Client, ids: Vec<Uuid>) -> Result<HashMap<Uuid, Vec<u8>>, Error> {
+    if ids.is_empty() {
+        return Ok(HashMap::new());
+    }
+    let select = client.prepare_cached("SELECT id, text FROM fpesa_event WHERE id = ANY($1)").await?;
+    Ok(client.query(&select, &[&ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
+}
+
+/// Class 22 (data exception), and JSON that is nested too deep for the server.
+fn is_data_exception(code: &SqlState) -> bool {
+    code.code().starts_with("22")
+        || *code == SqlState::STATEMENT_TOO_COMPLEX
+        || *code == SqlState::PROGRAM_LIMIT_EXCEEDED
+}
