@@ -1,6 +1,6 @@
 //! Faults, judged by a ledger: every id that got a 202 is in history exactly once.
 
-use std::{collections::HashMap, sync::Arc, time::Duration};
+use std::{sync::Arc, time::Duration};
 
 use serde_json::Value;
 use tokio::sync::Mutex;
@@ -8,23 +8,8 @@ use tokio::sync::Mutex;
 use crate::support::{
     app::{App, Start},
     eventually,
+    poster::history,
 };
-
-/// Every id in history, with how often it is there.
-async fn history(app: &App) -> HashMap<String, usize> {
-    let mut found = HashMap::new();
-    let mut path = "/api/v1/messages?limit=1000".to_owned();
-    loop {
-        let page = app.json(&path).await;
-        for item in page["items"].as_array().unwrap_or_else(|| panic!("{page}")) {
-            *found.entry(item["id"].as_str().unwrap().to_owned()).or_insert(0) += 1;
-        }
-        match page["next"].as_str() {
-            Some(next) => path = format!("/api/v1/messages?limit=1000&before={next}"),
-            None => return found,
-        }
-    }
-}
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn kill_9_in_the_middle_of_5000_posts_loses_nothing_and_doubles_nothing() {

@@ -9,6 +9,7 @@ mod faults;
 mod feed;
 mod gateway;
 mod history;
+mod links;
 mod rabbitmq;
 mod reload;
 mod store_contract;

@@ -21,7 +21,7 @@ use crate::{
     bus_contract::{Shared, soon},
     support::{
         app::{App, Start},
-        eventually,
+        eventually, poster,
         postgres::Postgres,
         python::Script,
         rabbit::Rabbit,
@@ -135,22 +135,6 @@ async fn steady(client: Client, url: String, rate: u32, post: bool, stop: Arc<At
     ledger
 }
 
-/// Every id that history has, which may hold none twice.
-async fn walk(app: &App) -> HashSet<String> {
-    let mut ids = HashSet::new();
-    let mut query = "?limit=1000".to_owned();
-    loop {
-        let page = app.json(&format!("/api/v1/messages{query}")).await;
-        for item in page["items"].as_array().unwrap() {
-            assert!(ids.insert(item["id"].as_str().unwrap().to_owned()), "{item} is there twice");
-        }
-        match page["next"].as_str() {
-            Some(next) => query = format!("?limit=1000&before={next}"),
-            None => return ids,
-        }
-    }
-}
-
 /// A worker's own count of what it did.
 async fn did(app: &App) -> BTreeMap<String, u64> {
     let text = app.get("/metrics").await.text().await.unwrap();
@@ -205,7 +189,9 @@ async fn ten_swaps_under_load_lose_nothing() {
     assert!(gets.failed.is_empty(), "{} GETs failed: {:?}", gets.failed.len(), gets.failed.first());
     assert!(posts.kept.len() > 1_000 && gets.answered > 200, "{} {}", posts.kept.len(), gets.answered);
     house.gateway.kept(posts.kept.len() as u64).await;
-    assert_eq!(walk(&house.gateway).await, posts.kept);
+    let there = poster::history(&house.gateway).await;
+    assert!(there.values().all(|count| *count == 1));
+    assert_eq!(there.into_keys().collect::<HashSet<_>>(), posts.kept);
     println!("{} posts, {} GETs, answered by {} processes", posts.kept.len(), gets.answered, seen.len());
     assert!(seen.len() > SWAPS / 2, "{seen:?}");
     stop(persist).await;

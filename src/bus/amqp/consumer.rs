@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     convert::{message, short},
     declare::is_not_found,
-    link::Options,
+    link::{ANSWER_WITHIN, CLOSE_WITHIN, Options},
 };
 use crate::bus::{BusError, Deliveries, Delivery, Settlement, Ticket};
 
@@ -30,6 +30,25 @@ pub(super) async fn consume(
     closing: CancellationToken,
 ) -> Result<Deliveries, BusError> {
     let connection = options.connect(&format!("consume {queue}")).await.map_err(BusError::Down)?;
+    // A link that breaks in the middle of this may leave a call of the library waiting for ever.
+    let late = |_| Err(BusError::Down("the broker does not answer".into()));
+    let preparing = prepare(&connection, queue, prefetch, rpc);
+    let (channel, consumer) = tokio::time::timeout(ANSWER_WITHIN, preparing).await.unwrap_or_else(late)?;
+    let (deliveries, received) = mpsc::channel(usize::from(prefetch.max(1)));
+    let (settle, settled) = mpsc::unbounded_channel();
+    let stop = CancellationToken::new();
+    let owner = Owner { connection, channel, consumer, deliveries: Some(deliveries), unsettled: BTreeMap::new() };
+    let stopping = stop.clone();
+    tokio::spawn(async move { owner.run(settled, settle, stopping, closing).await });
+    Ok(Deliveries::new(received, move || stop.cancel()))
+}
+
+async fn prepare(
+    connection: &Connection,
+    queue: &str,
+    prefetch: u16,
+    rpc: bool,
+) -> Result<(Channel, lapin::Consumer), BusError> {
     let down = |error: lapin::Error| BusError::Down(error.to_string());
     let channel = connection.create_channel().await.map_err(down)?;
     channel.basic_qos(prefetch.max(1), BasicQosOptions::default()).await.map_err(down)?;
@@ -46,13 +65,7 @@ pub(super) async fn consume(
         .basic_consume(short(queue), "fpesa".into(), BasicConsumeOptions::default(), FieldTable::default())
         .await
         .map_err(|error| if is_not_found(&error) { BusError::NoQueue(queue.to_owned()) } else { down(error) })?;
-    let (deliveries, received) = mpsc::channel(usize::from(prefetch.max(1)));
-    let (settle, settled) = mpsc::unbounded_channel();
-    let stop = CancellationToken::new();
-    let owner = Owner { connection, channel, consumer, deliveries: Some(deliveries), unsettled: BTreeMap::new() };
-    let stopping = stop.clone();
-    tokio::spawn(async move { owner.run(settled, settle, stopping, closing).await });
-    Ok(Deliveries::new(received, move || stop.cancel()))
+    Ok((channel, consumer))
 }
 
 type Settled = (DeliveryTag, Settlement);
@@ -83,7 +96,7 @@ impl Owner {
             tokio::select! {
                 first = settled.recv() => {
                     let Some(first) = first else { break };
-                    if self.settle_all(first, &mut settled).await.is_err() {
+                    if !self.settle_in_time(first, &mut settled).await {
                         break;
                     }
                 }
@@ -95,20 +108,23 @@ impl Owner {
                 () = stop.cancelled(), if !cancelled => {
                     cancelled = true;
                     let tag = self.consumer.tag();
-                    if self.channel.basic_cancel(tag, BasicCancelOptions::default()).await.is_err() {
+                    let cancel = self.channel.basic_cancel(tag, BasicCancelOptions::default());
+                    if !matches!(tokio::time::timeout(ANSWER_WITHIN, cancel).await, Ok(Ok(()))) {
                         break;
                     }
                 }
                 () = closing.cancelled() => {
                     // What is settled already still goes out.
                     if let Ok(first) = settled.try_recv() {
-                        let _ = self.settle_all(first, &mut settled).await;
+                        self.settle_in_time(first, &mut settled).await;
                     }
                     break;
                 }
             }
         }
-        let _ = self.connection.close(200, "bye".into()).await;
+        // The reader learns of the end before the broker does.
+        self.deliveries = None;
+        let _ = tokio::time::timeout(CLOSE_WITHIN, self.connection.close(200, "bye".into())).await;
     }
 
     async fn deliver(&mut self, delivery: lapin::message::Delivery, keep: &mpsc::UnboundedSender<Settled>) {
@@ -132,6 +148,11 @@ impl Owner {
             // As many places as prefetch: there is one. A reader that is gone drops it, and the ticket gives it back.
             let _ = deliveries.send(delivered).await;
         }
+    }
+
+    /// Whether what is settled is on its way.
+    async fn settle_in_time(&mut self, first: Settled, settled: &mut mpsc::UnboundedReceiver<Settled>) -> bool {
+        matches!(tokio::time::timeout(ANSWER_WITHIN, self.settle_all(first, settled)).await, Ok(Ok(())))
     }
 
     /// Sends what is settled: acks without a gap before them as one.

@@ -1,7 +1,11 @@
 //! The control link: declares the topology, and looks every second whether what publish routes reach is still there.
 //! (A browser's queue satisfies `mandatory`: only looking tells that the queue that keeps messages is gone.)
 
-use std::{collections::BTreeSet, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeSet,
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
 
 use lapin::{
     Connection, ExchangeKind,
@@ -16,7 +20,7 @@ use super::{
     convert::short,
     declare::{declare, is_not_found},
     held,
-    link::{Ended, supervise},
+    link::{ANSWER_WITHIN, Ended, silence, supervise},
 };
 use crate::{
     bus::BusError,
@@ -48,40 +52,51 @@ async fn run(shared: &Shared, received: &mut mpsc::Receiver<Declare>) -> Ended {
         Ok(connection) => connection,
         Err(why) => return Ended::never_up(why),
     };
+    let ended = tokio::select! {
+        ended = watch(shared, &connection, received) => ended,
+        why = silence(&connection, || false) => Ended::after_up(why),
+    };
+    shared.watched.store(false, Ordering::Release);
+    ended
+}
+
+async fn watch(shared: &Shared, connection: &Connection, received: &mut mpsc::Receiver<Declare>) -> Ended {
     let topology = held(&shared.topology).clone();
-    settle(shared, declare(&connection, &topology).await);
+    settle(shared, declare_in_time(connection, &topology).await);
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             command = received.recv() => {
                 let Some(Declare { topology, done }) = command else { return Ended::after_up("the bus is closed") };
-                let result = declare(&connection, &topology).await;
-                if !matches!(result, Err(BusError::Topology(_))) || held(&shared.topology).queues.is_empty() {
+                let result = declare_in_time(connection, &topology).await;
+                let refused = match &result {
+                    Err(BusError::Topology(why)) => Some(why.clone()),
+                    _ => None,
+                };
+                // A reload that is refused leaves the table in force; at the start there is none yet.
+                if refused.is_none() || held(&shared.topology).queues.is_empty() {
                     *held(&shared.topology) = topology;
+                    *held(&shared.refused) = refused;
                 }
                 let down = matches!(result, Err(BusError::Down(_)));
-                let refused = result.as_ref().err().filter(|_| !down).map(ToString::to_string);
-                // A reload that is refused leaves the table in force; at the start there is none yet.
                 let _ = done.send(result);
                 if down {
                     return Ended::after_up("the declaration broke off");
-                }
-                if refused.is_some() {
-                    *held(&shared.refused) = refused;
                 }
             }
             _ = look.tick() => {
                 let topology = held(&shared.topology).clone();
                 if held(&shared.refused).is_some() {
-                    settle(shared, declare(&connection, &topology).await);
+                    settle(shared, declare_in_time(connection, &topology).await);
                 }
-                match tokio::time::timeout(LOOK_WITHIN, missing(&connection, &topology)).await {
+                match tokio::time::timeout(LOOK_WITHIN, missing(connection, &topology)).await {
                     Ok(Ok(missing)) => {
                         let declares_again = !missing.is_empty();
                         *held(&shared.missing) = missing;
+                        shared.watched.store(true, Ordering::Release);
                         if declares_again {
-                            settle(shared, declare(&connection, &topology).await);
+                            settle(shared, declare_in_time(connection, &topology).await);
                         }
                     }
                     Ok(Err(error)) => return Ended::after_up(error),
@@ -90,6 +105,12 @@ async fn run(shared: &Shared, received: &mut mpsc::Receiver<Declare>) -> Ended {
             }
         }
     }
+}
+
+/// Declares; a broker that does not answer is away.
+async fn declare_in_time(connection: &Connection, topology: &Topology) -> Result<(), BusError> {
+    let late = |_| Err(BusError::Down("the broker does not answer".into()));
+    tokio::time::timeout(ANSWER_WITHIN, declare(connection, topology)).await.unwrap_or_else(late)
 }
 
 /// Remembers what keeps the topology from being declared, and tells it once.

@@ -13,6 +13,9 @@ use crate::settings::{Secret, Settings};
 
 /// How long a connection may take to be made.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
+/// How long the broker may take over one step on a link, and over its orderly end.
+pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
+pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Seconds between heartbeats: a silent link is known after at most twice that.
 const HEARTBEAT: u16 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
@@ -149,6 +152,28 @@ where
             () = stop.cancelled() => return,
         }
         pause = (pause * 2).min(LONGEST_PAUSE);
+    }
+}
+
+/// Ends, with the reason, when the broker answers nothing on a link any more: sooner than heartbeats tell, which may miss
+/// one. A broker opens a channel whatever its queues do; one that `excused` says is blocked by an alarm need not.
+pub(super) async fn silence(connection: &Connection, excused: impl Fn() -> bool) -> String {
+    const EVERY: Duration = Duration::from_millis(800);
+    const SILENT_AFTER: Duration = Duration::from_secs(4);
+    loop {
+        tokio::time::sleep(EVERY).await;
+        if excused() {
+            continue;
+        }
+        match tokio::time::timeout(SILENT_AFTER, connection.create_channel()).await {
+            Ok(Ok(channel)) => {
+                // Closed when it is dropped.
+                drop(channel);
+            }
+            Ok(Err(error)) => return error.to_string(),
+            Err(_) if excused() => {}
+            Err(_) => return "the broker answers nothing".into(),
+        }
     }
 }
 

@@ -5,7 +5,7 @@ use std::{
     collections::BTreeSet,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -56,6 +56,8 @@ struct Shared {
     /// Where replies come to; changes with each connection of the caller.
     reply_to: Mutex<Option<String>>,
     late_replies: AtomicU64,
+    /// Whether what routes publish to has been looked at on the link of now.
+    watched: AtomicBool,
 }
 
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
@@ -73,6 +75,7 @@ impl Amqp {
             pending: Pending::default(),
             reply_to: Mutex::default(),
             late_replies: AtomicU64::new(0),
+            watched: AtomicBool::new(false),
         });
         let stop = CancellationToken::new();
         let publisher = Publisher::start(shared.clone(), false, stop.clone());
@@ -137,6 +140,8 @@ impl Bus for Amqp {
 
     fn state(&self) -> BusState {
         let link = match (self.publisher.link(), self.caller.link()) {
+            // Nobody looks whether queues are there: not all that must work does.
+            _ if !self.shared.watched.load(Ordering::Acquire) => Link::Down,
             (Link::Down, _) | (_, Link::Down) => Link::Down,
             (Link::Blocked, _) | (_, Link::Blocked) => Link::Blocked,
             (Link::Up, Link::Up) => Link::Up,

@@ -29,7 +29,7 @@ use super::{
     Shared,
     convert::{message, short, to_amqp},
     held,
-    link::{Ended, supervise},
+    link::{ANSWER_WITHIN, CLOSE_WITHIN, Ended, silence, supervise},
 };
 use crate::{
     bus::Link,
@@ -130,13 +130,19 @@ async fn run(
         Err(why) => return Ended::never_up(why),
     };
     let mut events = Box::pin(connection.events_listener());
-    let channel = match prepare(&connection, shared, replies).await {
-        Ok(channel) => channel,
-        Err(error) => return Ended::never_up(error.to_string()),
+    // Without the queue that replies come to, no call can be answered.
+    let inbox = CancellationToken::new();
+    let preparing = prepare(&connection, shared, replies, inbox.clone());
+    let channel = match tokio::time::timeout(ANSWER_WITHIN, preparing).await {
+        Ok(Ok(channel)) => channel,
+        Ok(Err(error)) => return Ended::never_up(error.to_string()),
+        Err(_) => return Ended::never_up("the broker does not answer".into()),
     };
     state.store(1, Ordering::Release);
     let mut owner = Owner::new(channel);
     let woken = owner.woken.clone();
+    let silent = silence(&connection, || state.load(Ordering::Acquire) == 2);
+    tokio::pin!(silent);
     loop {
         while let Some(request) = owner.next_held_back() {
             if let Err(why) = owner.take(request) {
@@ -159,6 +165,8 @@ async fn run(
                 Some(_) => {}
                 None => return Ended::after_up("the connection ended"),
             },
+            () = inbox.cancelled() => return Ended::after_up("the queue of replies is gone"),
+            why = &mut silent => return Ended::after_up(why),
             () = woken.some.notified() => {
                 if let Err(why) = owner.land(Vec::new()) {
                     return Ended::after_up(why);
@@ -175,7 +183,7 @@ async fn run(
                 None => return Ended::after_up("the bus is closed"),
             },
             () = stop.cancelled() => {
-                let _ = connection.close(200, "bye".into()).await;
+                let _ = tokio::time::timeout(CLOSE_WITHIN, connection.close(200, "bye".into())).await;
                 return Ended::after_up("the bus is closed");
             }
         }
@@ -183,7 +191,12 @@ async fn run(
 }
 
 /// A channel with confirms and, for calls, the queue that their replies come to.
-async fn prepare(connection: &Connection, shared: &Arc<Shared>, replies: bool) -> lapin::Result<Channel> {
+async fn prepare(
+    connection: &Connection,
+    shared: &Arc<Shared>,
+    replies: bool,
+    inbox_gone: CancellationToken,
+) -> lapin::Result<Channel> {
     let channel = connection.create_channel().await?;
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     if !replies {
@@ -200,6 +213,7 @@ async fn prepare(connection: &Connection, shared: &Arc<Shared>, replies: bool) -
     tokio::spawn(async move {
         // The channel lives as long as its consumer is read.
         let _inbox = inbox;
+        let _gone = inbox_gone.drop_guard();
         while let Some(Ok(delivery)) = consumer.next().await {
             let message = message("", "", &delivery.properties, delivery.data);
             if !shared.pending.answer(Reply { properties: message.properties, body: message.body }) {

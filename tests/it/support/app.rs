@@ -130,7 +130,9 @@ impl Start {
         });
         let base = started.await.unwrap();
         let base = base.unwrap_or_else(|| panic!("it did not start: {}", stderr.lock().unwrap().join("\n")));
-        App { child, base, folder: self.folder, client: Client::new(), stderr }
+        // No answer is worth a longer wait: what hangs fails.
+        let client = Client::builder().timeout(Duration::from_secs(30)).build().unwrap();
+        App { child, base, folder: self.folder, client, stderr }
     }
 
     /// The same table and data, another process.

@@ -1,7 +1,9 @@
 //! What the tests start and stop: the executable, and servers of their own.
 
 pub mod app;
+pub mod poster;
 pub mod postgres;
+pub mod proxy;
 pub mod python;
 pub mod rabbit;
 
