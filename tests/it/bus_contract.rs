@@ -112,7 +112,7 @@ async fn keep(bus: &Shared, message: Message) {
 }
 
 /// Answers every call of a queue with its own body, reversed or not in time.
-fn echo(bus: &Shared, mut calls: Deliveries, pause: impl Fn(u64) -> Duration + Send + Sync + 'static) {
+pub fn echo(bus: &Shared, mut calls: Deliveries, pause: impl Fn(u64) -> Duration + Send + Sync + 'static) {
     let (bus, pause) = (bus.clone(), Arc::new(pause));
     tokio::spawn(async move {
         let mut count = 0;

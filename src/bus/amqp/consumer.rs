@@ -1,6 +1,6 @@
 //! One consumer: a connection and channel of its own, settled by the one task that owns them.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, future::Future, time::Duration};
 
 use futures::StreamExt as _;
 use lapin::{
@@ -17,7 +17,7 @@ use tokio_util::sync::CancellationToken;
 use super::{
     convert::{message, short},
     declare::is_not_found,
-    link::{ANSWER_WITHIN, CLOSE_WITHIN, Options},
+    link::{ANSWER_WITHIN, CLOSE_WITHIN, Options, silence},
 };
 use crate::bus::{BusError, Deliveries, Delivery, Settlement, Ticket};
 
@@ -37,9 +37,14 @@ pub(super) async fn consume(
     let (deliveries, received) = mpsc::channel(usize::from(prefetch.max(1)));
     let (settle, settled) = mpsc::unbounded_channel();
     let stop = CancellationToken::new();
-    let owner = Owner { connection, channel, consumer, deliveries: Some(deliveries), unsettled: BTreeMap::new() };
+    let queue = queue.to_owned();
+    let owner = Owner { channel, consumer, deliveries: Some(deliveries), unsettled: BTreeMap::new() };
     let stopping = stop.clone();
-    tokio::spawn(async move { owner.run(settled, settle, stopping, closing).await });
+    tokio::spawn(async move {
+        let lost = lost(&connection, &queue);
+        owner.run(settled, settle, stopping, closing, lost).await;
+        let _ = tokio::time::timeout(CLOSE_WITHIN, connection.close(200, "bye".into())).await;
+    });
     Ok(Deliveries::new(received, move || stop.cancel()))
 }
 
@@ -70,8 +75,36 @@ async fn prepare(
 
 type Settled = (DeliveryTag, Settlement);
 
+/// Ends, with the reason, when the broker does not know the consumer any more. A quorum queue that is deleted and declared
+/// again within moments may come back without its consumers, who are not told (seen with RabbitMQ 3.10.8).
+async fn lost(connection: &Connection, queue: &str) -> String {
+    const EVERY: Duration = Duration::from_secs(1);
+    /// A consumer that was just made need not be counted yet.
+    const TIMES: u8 = 3;
+    let look = async {
+        let mut without = 0;
+        while without < TIMES {
+            tokio::time::sleep(EVERY).await;
+            let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+            let Ok(channel) = connection.create_channel().await else { return "the link broke".to_owned() };
+            without = match channel.queue_declare(short(queue), options, FieldTable::default()).await {
+                Ok(queue) if queue.consumer_count() == 0 => without + 1,
+                Ok(_) => 0,
+                Err(error) if is_not_found(&error) => return "the queue is gone".to_owned(),
+                // A queue without a leader, a broken link: others tell.
+                Err(_) => 0,
+            };
+            let _ = channel.close(200, "looked".into()).await;
+        }
+        "the broker has forgotten the consumer".to_owned()
+    };
+    tokio::select! {
+        why = look => why,
+        why = silence(connection, || false) => why,
+    }
+}
+
 struct Owner {
-    connection: Connection,
     channel: Channel,
     consumer: lapin::Consumer,
     /// Dropped when nothing more is delivered.
@@ -87,7 +120,9 @@ impl Owner {
         keep: mpsc::UnboundedSender<Settled>,
         stop: CancellationToken,
         closing: CancellationToken,
+        lost: impl Future<Output = String>,
     ) {
+        tokio::pin!(lost);
         let mut cancelled = false;
         loop {
             if self.deliveries.is_none() && self.unsettled.is_empty() {
@@ -113,6 +148,10 @@ impl Owner {
                         break;
                     }
                 }
+                why = &mut lost, if !cancelled => {
+                    tracing::warn!(why, "a consumer is lost");
+                    break;
+                }
                 () = closing.cancelled() => {
                     // What is settled already still goes out.
                     if let Ok(first) = settled.try_recv() {
@@ -122,9 +161,6 @@ impl Owner {
                 }
             }
         }
-        // The reader learns of the end before the broker does.
-        self.deliveries = None;
-        let _ = tokio::time::timeout(CLOSE_WITHIN, self.connection.close(200, "bye".into())).await;
     }
 
     async fn deliver(&mut self, delivery: lapin::message::Delivery, keep: &mpsc::UnboundedSender<Settled>) {

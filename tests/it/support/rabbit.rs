@@ -120,6 +120,12 @@ impl Rabbit {
         let _ = self.child.wait();
     }
 
+    /// An orderly stop, as an operator restarts a node.
+    pub fn stop(&mut self) {
+        self.ctl(&["stop"]);
+        let _ = self.child.wait();
+    }
+
     /// The same node again, with what it kept.
     pub async fn restart(&mut self) {
         self.child = Self::spawn(&self.env);
