@@ -19,6 +19,7 @@ use tower::{Layer as _, Service as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use crate::{
+    broker,
     bus::{self, Bus},
     cli::Format,
     feed::Feed,
@@ -386,5 +387,15 @@ pub fn routes(file: &Path) -> anyhow::Result<bool> {
     for [m, p, t, id] in &rows {
         say(&format!("{m:method$}  {p:path$}  {t:target$}  {id}"))?;
     }
+    Ok(true)
+}
+
+/// `fpesa broker definitions`: what to import into RabbitMQ.
+pub fn definitions(settings: &Settings) -> anyhow::Result<bool> {
+    let Compiled { table, problems } = compile(&Disk::new(&settings.routes));
+    show(&problems);
+    let Some(table) = table else { return Ok(false) };
+    let definitions = broker::definitions(settings, &table).map_err(|error| Usage(error.to_string()))?;
+    say(&serde_json::to_string_pretty(&definitions)?)?;
     Ok(true)
 }

@@ -70,6 +70,13 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// What RabbitMQ needs for the table, to import and to configure
+    #[command(after_help = BROKER)]
+    Broker {
+        /// Which part
+        #[command(subcommand)]
+        part: BrokerPart,
+    },
     /// Print the live feed, one message a line
     #[command(after_help = "Example: fpesa tail 'messages/#' --url http://127.0.0.1:8080")]
     Tail {
@@ -78,6 +85,29 @@ pub enum Command {
         /// The gateway's address (default: the setting `listen`)
         #[arg(long)]
         url: Option<String>,
+        /// Settings
+        #[command(flatten)]
+        common: Common,
+    },
+}
+
+const BROKER: &str = "Examples:
+  fpesa broker conf --bus amqp://fpesa@rabbit:5672 >> /etc/rabbitmq/rabbitmq.conf
+  FPESA_FEED__PASSWORD=look FPESA_BUS_PASSWORD_FILE=/run/secrets/bus \\
+    fpesa broker definitions --bus amqp://fpesa@rabbit:5672 > definitions.json
+  rabbitmqctl import_definitions definitions.json";
+
+/// Parts of `broker`.
+#[derive(Debug, Subcommand)]
+pub enum BrokerPart {
+    /// Users, permissions, the feed's policy, exchanges, queues and bindings, as JSON to import
+    Definitions {
+        /// Settings
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Lines for rabbitmq.conf
+    Conf {
         /// Settings
         #[command(flatten)]
         common: Common,

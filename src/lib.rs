@@ -5,6 +5,7 @@
 //! [`app`] joins everything. [`settings`] and [`cli`] are what a process is told.
 
 pub mod app;
+pub mod broker;
 pub mod bus;
 pub mod cli;
 pub mod feed;

@@ -5,7 +5,8 @@ use std::process::ExitCode;
 use clap::Parser as _;
 use fpesa::{
     app::{self, Role, Usage},
-    cli::{Cli, Command, Common},
+    broker,
+    cli::{BrokerPart, Cli, Command, Common},
     logging,
     settings::{Effective, Settings},
     tail,
@@ -36,6 +37,11 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Command::Routes { common } => app::routes(&load(&common)?.routes),
         Command::Config { common } => {
             print!("{}", effective(&common)?.show());
+            Ok(true)
+        }
+        Command::Broker { part: BrokerPart::Definitions { common } } => app::definitions(&load(&common)?),
+        Command::Broker { part: BrokerPart::Conf { common } } => {
+            print!("{}", broker::conf(&load(&common)?).map_err(|error| Usage(error.to_string()))?);
             Ok(true)
         }
         Command::Tail { filter, url, common } => {

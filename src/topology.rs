@@ -46,6 +46,38 @@ pub struct Queue {
     pub declare: Declare,
 }
 
+impl Queue {
+    /// The arguments that the queue is declared with, exactly: whoever else declares it must name the same. None for one
+    /// that others declare.
+    pub fn declared_arguments(&self) -> Arguments {
+        /// Deliveries before a quorum queue dead-letters a message.
+        const DELIVERIES: u32 = 20;
+        if self.declare == Declare::Passive {
+            return Arguments::new();
+        }
+        let mut all = self.arguments.clone();
+        let mut set = |name: &str, value: serde_json::Value| all.insert(name.to_owned(), value);
+        let quorum = self.kind == QueueKind::Quorum;
+        if quorum {
+            set("x-queue-type", "quorum".into());
+        }
+        if let Some(dead) = &self.dead_letter {
+            set("x-dead-letter-exchange", "".into());
+            set("x-dead-letter-routing-key", dead.as_str().into());
+            if quorum {
+                set("x-delivery-limit", self.delivery_limit.unwrap_or(DELIVERIES).into());
+                set("x-dead-letter-strategy", "at-least-once".into());
+                set("x-overflow", "reject-publish".into());
+            }
+        }
+        if let Some(most) = self.max_length {
+            set("x-max-length", most.into());
+            set("x-overflow", "reject-publish".into());
+        }
+        all
+    }
+}
+
 /// How a queue keeps its messages.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum QueueKind {

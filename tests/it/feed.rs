@@ -23,7 +23,9 @@ use tokio_util::codec::{Decoder as _, Encoder as _};
 
 use crate::support::{
     app::{App, Start},
-    eventually, root,
+    eventually,
+    rabbit::Rabbit,
+    root,
 };
 
 /// `fpesa tail`, once it listens.
@@ -71,7 +73,11 @@ async fn socket(app: &App) -> Socket {
 }
 
 async fn handshake(app: &App, protocol: Option<&'static str>, origin: Option<&str>) -> Result<Socket, Error> {
-    let mut request = app.url("/mqtt").replace("http", "ws").into_client_request().unwrap();
+    handshake_at(&app.url("/mqtt").replace("http", "ws"), protocol, origin).await
+}
+
+async fn handshake_at(url: &str, protocol: Option<&'static str>, origin: Option<&str>) -> Result<Socket, Error> {
+    let mut request = url.into_client_request().unwrap();
     if let Some(protocol) = protocol {
         request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(protocol));
     }
@@ -427,4 +433,95 @@ async fn paho_reads_the_feed_in_both_versions() {
         })
         .await;
     }
+}
+
+/// The feed of RabbitMQ's own plugin, as `fpesa broker` sets it up.
+pub async fn by_the_real_plugin(app: &App, rabbit: &Rabbit) {
+    let url = format!("ws://127.0.0.1:{}/mqtt", rabbit.web_mqtt);
+    let as_user = |user: Option<&'static str>, password: &'static str, client: &'static str| {
+        encode(v3::Packet::Connect(Box::new(v3::Connect {
+            protocol: Protocol(4),
+            clean_session: true,
+            keep_alive: 60,
+            client_id: client.into(),
+            username: user.map(Into::into),
+            password: user.map(|_| Bytes::from_static(password.as_bytes())),
+            ..v3::Connect::default()
+        })))
+    };
+    for (user, password) in [(None, ""), (Some("browser"), "wrong"), (Some("nobody"), "look")] {
+        let mut socket = handshake_at(&url, Some("mqtt"), None).await.unwrap();
+        send(&mut socket, as_user(user, password, "stranger")).await;
+        let answer = Packets::new().next(&mut socket).await;
+        let refused = match &answer {
+            None => true,
+            Some(v3::Packet::ConnectAck(ack)) => ack.return_code != v3::ConnectAckReason::ConnectionAccepted,
+            Some(_) => false,
+        };
+        assert!(refused, "{user:?}: {answer:?}");
+    }
+    let come = |client: &'static str| {
+        let connect = as_user(Some("browser"), "look", client);
+        async {
+            let mut socket = handshake_at(&url, Some("mqtt"), None).await.unwrap();
+            let mut packets = Packets::new();
+            send(&mut socket, connect).await;
+            assert!(matches!(packets.next(&mut socket).await, Some(v3::Packet::ConnectAck(_))));
+            (socket, packets)
+        }
+    };
+    for (filter, granted) in [
+        ("messages/#", true),
+        ("messages/+", true),
+        ("messages/a/b", true),
+        ("messages", true),
+        ("#", false),
+        ("+/a", false),
+        ("orders/#", false),
+        ("messagesx", false),
+        ("$SYS/#", false),
+    ] {
+        let (mut socket, mut packets) = come("reader").await;
+        send(&mut socket, subscribe(filter, QoS::AtLeastOnce)).await;
+        let answer = packets.next(&mut socket).await;
+        assert_eq!(matches!(answer, Some(v3::Packet::SubscribeAck { .. })), granted, "{filter}: {answer:?}");
+    }
+    // A browser that publishes is cut, and nobody gets what it sent.
+    let (mut listener, mut heard) = come("listener").await;
+    send(&mut listener, subscribe("messages/#", QoS::AtLeastOnce)).await;
+    assert!(matches!(heard.next(&mut listener).await, Some(v3::Packet::SubscribeAck { .. })));
+    let (mut writer, mut packets) = come("writer").await;
+    let publish = rmqtt_codec::types::Publish {
+        dup: false,
+        retain: false,
+        qos: QoS::AtLeastOnce,
+        topic: "messages/x".into(),
+        packet_id: Some(7.try_into().unwrap()),
+        payload: Bytes::from_static(b"no"),
+        properties: None,
+    };
+    send(&mut writer, encode(v3::Packet::Publish(Box::new(publish)))).await;
+    assert!(packets.next(&mut writer).await.is_none());
+    let id = app.keep(r#"{"text":"the first that comes"}"#).await;
+    let Some(v3::Packet::Publish(first)) = heard.next(&mut listener).await else { panic!("no message") };
+    assert!(String::from_utf8_lossy(&first.payload).contains(&id));
+    drop(listener);
+    a_stalled_one_costs_a_bounded_amount(app, rabbit, come("stalled").await).await;
+}
+
+async fn a_stalled_one_costs_a_bounded_amount(app: &App, rabbit: &Rabbit, stalled: (Socket, Packets)) {
+    let (mut stalled, mut packets) = stalled;
+    send(&mut stalled, subscribe("messages/#", QoS::AtLeastOnce)).await;
+    assert!(matches!(packets.next(&mut stalled).await, Some(v3::Packet::SubscribeAck { .. })));
+    // Nobody reads the socket from here on. 30 MB: far more than a browser's queue may hold.
+    let text = "x".repeat(60_000);
+    for n in 0..500 {
+        app.keep(&format!(r#"{{"text":"{text}","n":{n}}}"#)).await;
+    }
+    let listed = rabbit.ctl(&["list_queues", "--silent", "name", "messages", "message_bytes"]);
+    let line = listed.lines().find(|line| line.starts_with("mqtt-subscription-stalled")).expect("the browser's queue");
+    let numbers: Vec<u64> = line.split('\t').skip(1).map(|number| number.parse().unwrap()).collect();
+    println!("a stalled browser's queue: {} messages, {} bytes", numbers[0], numbers[1]);
+    assert!(numbers[0] > 0 && numbers[0] <= 1_000, "{line}");
+    assert!(numbers[1] <= 5 * 1024 * 1024, "{line}");
 }

@@ -89,10 +89,9 @@ async fn lost(connection: &Connection, queue: &str) -> String {
             let Ok(channel) = connection.create_channel().await else { return "the link broke".to_owned() };
             without = match channel.queue_declare(short(queue), options, FieldTable::default()).await {
                 Ok(queue) if queue.consumer_count() == 0 => without + 1,
-                Ok(_) => 0,
                 Err(error) if is_not_found(&error) => return "the queue is gone".to_owned(),
                 // A queue without a leader, a broken link: others tell.
-                Err(_) => 0,
+                Ok(_) | Err(_) => 0,
             };
             let _ = channel.close(200, "looked".into()).await;
         }

@@ -92,7 +92,9 @@ async fn watch(shared: &Shared, connection: &Connection, received: &mut mpsc::Re
                 }
                 match tokio::time::timeout(LOOK_WITHIN, missing(connection, &topology)).await {
                     Ok(Ok(missing)) => {
-                        let declares_again = !missing.is_empty();
+                        // At the second look in a row: declared while the broker still deletes it, a quorum queue came
+                        // back without what belongs to it (seen with RabbitMQ 3.10.8).
+                        let declares_again = !missing.is_empty() && missing == *held(&shared.missing);
                         *held(&shared.missing) = missing;
                         shared.watched.store(true, Ordering::Release);
                         if declares_again {

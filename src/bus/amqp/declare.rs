@@ -5,13 +5,12 @@ use std::collections::BTreeSet;
 use lapin::{
     Channel, Connection, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
-    types::{AMQPValue, FieldTable},
 };
 
 use super::convert::{arguments, short};
 use crate::{
     bus::BusError,
-    topology::{Declare, Exchange, Queue, QueueKind, Topology},
+    topology::{Declare, Exchange, QueueKind, Topology},
 };
 
 /// Declares everything but `rpc` queues, dead-letter queues first.
@@ -28,7 +27,7 @@ pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Res
             passive: queue.declare == Declare::Passive,
             ..QueueDeclareOptions::default()
         };
-        let declared = channel.queue_declare(short(name), options, queue_arguments(queue)).await;
+        let declared = channel.queue_declare(short(name), options, arguments(&queue.declared_arguments())).await;
         declared.map_err(|error| told("queue", name, &error))?;
         for binding in queue.bind.iter().filter(|_| queue.declare == Declare::Active) {
             let bound = channel.queue_bind(
@@ -75,33 +74,6 @@ fn dead_letters_first(topology: &Topology) -> Vec<&str> {
         visit(topology, name, &mut done, &mut order);
     }
     order
-}
-
-fn queue_arguments(queue: &Queue) -> FieldTable {
-    let text = |value: &str| AMQPValue::LongString(value.into());
-    let mut table = arguments(&queue.arguments);
-    if queue.declare == Declare::Passive {
-        return FieldTable::default();
-    }
-    let quorum = queue.kind == QueueKind::Quorum;
-    if quorum {
-        table.insert("x-queue-type".into(), text("quorum"));
-    }
-    if let Some(dead) = &queue.dead_letter {
-        table.insert("x-dead-letter-exchange".into(), text(""));
-        table.insert("x-dead-letter-routing-key".into(), text(dead));
-        if quorum {
-            let limit = queue.delivery_limit.unwrap_or(20);
-            table.insert("x-delivery-limit".into(), AMQPValue::LongLongInt(limit.into()));
-            table.insert("x-dead-letter-strategy".into(), text("at-least-once"));
-            table.insert("x-overflow".into(), text("reject-publish"));
-        }
-    }
-    if let Some(most) = queue.max_length {
-        table.insert("x-max-length".into(), AMQPValue::LongLongInt(i64::try_from(most).unwrap_or(i64::MAX)));
-        table.insert("x-overflow".into(), text("reject-publish"));
-    }
-    table
 }
 
 /// A refusal as one sentence that names what differs; anything else is a broken link.

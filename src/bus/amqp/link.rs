@@ -89,6 +89,33 @@ impl Options {
     }
 }
 
+/// As whom and where on the broker: what the first address of the setting `bus` says.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Login {
+    /// The user.
+    pub user: String,
+    /// Its password, from the URL or beside it; `None` where neither has one.
+    pub password: Option<String>,
+    /// The virtual host.
+    pub vhost: String,
+}
+
+impl Login {
+    /// Reads the settings. The error is a sentence without secrets.
+    pub fn of(settings: &Settings) -> Result<Self, String> {
+        let text = settings.bus.expose();
+        let address = addresses(text)?.into_iter().next().ok_or("bus: no address is given")?;
+        // The URL's parser fills in a password where none is written.
+        let authority = text.split("://").nth(1).unwrap_or("").split(['/', ',']).next().unwrap_or("");
+        let written = authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'));
+        let password = match &settings.bus_password {
+            Some(password) => Some(password.expose().to_owned()),
+            None => written.then(|| address.authority.userinfo.password.clone()),
+        };
+        Ok(Self { user: address.authority.userinfo.username.clone(), password, vhost: address.vhost })
+    }
+}
+
 /// `amqp://u:p@h1:5672,h2:5673/v` and `amqp://u:p@h1/v,amqp://u:p@h2/v` alike.
 fn addresses(text: &str) -> Result<Vec<AMQPUri>, String> {
     let mut addresses: Vec<AMQPUri> = Vec::new();

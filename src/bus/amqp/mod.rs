@@ -28,7 +28,7 @@ mod declare;
 mod link;
 mod publisher;
 
-pub use link::Options;
+pub use link::{Login, Options};
 
 use control::Declare;
 use publisher::Publisher;

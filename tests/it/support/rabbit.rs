@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::free_port;
+use super::{free_port, root};
 
 const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
 const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
@@ -23,22 +23,34 @@ pub struct Rabbit {
 }
 
 impl Rabbit {
-    /// Starts a node with a user `browser` that may read `messages/#` over web-MQTT.
+    /// Starts a node as `fpesa broker` says: its `browser` (password `look`) may read `messages/#` over web-MQTT.
     pub async fn start() -> Self {
+        Self::start_with("").await
+    }
+
+    /// The same, with more lines in its rabbitmq.conf.
+    pub async fn start_with(more: &str) -> Self {
         assert!(Path::new(SERVER).exists(), "RabbitMQ is missing: run scripts/setup");
         let folder = tempfile::tempdir().unwrap();
-        let home = folder.path();
-        let (port, mqtt, web_mqtt, dist, epmd_port) = (free_port(), free_port(), free_port(), free_port(), free_port());
+        let home = folder.path().to_owned();
+        let (port, web_mqtt, dist, epmd_port) = (free_port(), free_port(), free_port(), free_port());
         let path = |name: &str| home.join(name).display().to_string();
-        fs::write(
-            home.join("rabbitmq.conf"),
-            format!(
-                "listeners.tcp.default = 127.0.0.1:{port}\nmqtt.listeners.tcp.default = 127.0.0.1:{mqtt}\n\
-                 mqtt.allow_anonymous = false\nweb_mqtt.tcp.ip = 127.0.0.1\nweb_mqtt.tcp.port = {web_mqtt}\n\
-                 web_mqtt.ws_path = /mqtt\nloopback_users = none\n"
-            ),
-        )
-        .unwrap();
+        let fpesa = |part: &str| {
+            let output = Command::new(env!("CARGO_BIN_EXE_fpesa"))
+                .args(["broker", part, "--bus", &format!("amqp://guest:guest@127.0.0.1:{port}/%2f")])
+                .env("FPESA_FEED__PASSWORD", "look")
+                .env("FPESA_FEED__URL", format!("ws://127.0.0.1:{web_mqtt}/mqtt"))
+                .current_dir(root())
+                .output()
+                .unwrap();
+            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let own = format!(
+            "listeners.tcp.default = 127.0.0.1:{port}\nweb_mqtt.tcp.ip = 127.0.0.1\nloopback_users = none\n{more}\n"
+        );
+        fs::write(home.join("rabbitmq.conf"), own + &fpesa("conf")).unwrap();
+        fs::write(home.join("definitions.json"), fpesa("definitions")).unwrap();
         fs::write(home.join("enabled_plugins"), "[rabbitmq_mqtt,rabbitmq_web_mqtt].\n").unwrap();
         let env: Vec<(String, String)> = [
             ("HOME", path("")),
@@ -65,10 +77,7 @@ impl Rabbit {
         let child = Self::spawn(&env);
         let mut node = Self { folder, child, epmd, env, port, web_mqtt };
         node.ready().await;
-        node.ctl(&["add_user", "browser", "look"]);
-        let own = "^mqtt-subscription-.*$";
-        node.ctl(&["set_permissions", "browser", own, own, "^(mqtt-subscription-.*|amq\\.topic)$"]);
-        node.ctl(&["set_topic_permissions", "browser", "amq.topic", "^$", "^messages\\..*"]);
+        node.ctl(&["import_definitions", &path("definitions.json")]);
         node
     }
 
