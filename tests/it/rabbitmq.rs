@@ -16,7 +16,7 @@ use serde_json::Value;
 
 use crate::{
     bus_contract as contract,
-    support::{app::Start, eventually, rabbit::Rabbit},
+    support::{app::Start, certificates::Certificates, eventually, free_port, rabbit::Rabbit},
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -211,4 +211,50 @@ async fn a_broker_that_is_away_is_no_reason_to_end() {
     let call = app.get("/api/v1/messages").await;
     assert_eq!(call.status(), 503);
     assert!(!app.stderr().contains("s3cret"), "{}", app.stderr());
+}
+
+/// TLS with an authority of one's own and a client certificate, the password from a file; nothing of either is told.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_link_by_tls() {
+    let certificates = Certificates::make();
+    let port = free_port();
+    let rabbit = Rabbit::start_with(&format!(
+        "listeners.ssl.default = 127.0.0.1:{port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\
+         ssl_options.keyfile = {}\nssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true",
+        certificates.text("ca.pem"),
+        certificates.text("server.pem"),
+        certificates.text("server.key"),
+    ))
+    .await;
+    rabbit.ctl(&["add_user", "gate", "s3cret of the file"]);
+    rabbit.ctl(&["set_permissions", "gate", ".*", ".*", ".*"]);
+    std::fs::write(certificates.path("password"), "s3cret of the file\n").unwrap();
+    let url = format!("amqps://gate@127.0.0.1:{port}/%2f");
+    let start = |ca: &str, identity: Option<&str>| {
+        let mut start = Start::up()
+            .args(&["--bus", &url])
+            .env("FPESA_BUS_PASSWORD_FILE", &certificates.text("password"))
+            .env("FPESA_BUS_TLS__CA_FILE", &certificates.text(ca));
+        if let Some(name) = identity {
+            start = start
+                .env("FPESA_BUS_TLS__CERT_FILE", &certificates.text(&format!("{name}.pem")))
+                .env("FPESA_BUS_TLS__KEY_FILE", &certificates.text(&format!("{name}.key")));
+        }
+        start
+    };
+    let app = start("ca.pem", Some("client")).start().await;
+    eventually("readiness", || async { (app.get("/readyz").await.status() == 200).then_some(()) }).await;
+    let id = app.keep(r#"{"text":"by TLS"}"#).await;
+    app.kept(1).await;
+    assert_eq!(app.json(&format!("/api/v1/messages/{id}")).await["data"]["text"], "by TLS");
+    // Neither a broker that another authority vouches for, nor one that wants a certificate which we have not.
+    for (ca, identity) in [("other.pem", Some("client")), ("ca.pem", None)] {
+        let app = start(ca, identity).start().await;
+        eventually("the failure to be told", || async { app.stderr().contains("down").then_some(()) }).await;
+        assert_eq!(app.get("/readyz").await.status(), 503, "{ca} {identity:?}");
+        let refused = app.post("/api/v1/messages", r#"{"text":"x"}"#).await.text().await.unwrap();
+        for told in [app.stderr(), refused] {
+            assert!(!told.contains("s3cret") && !told.contains("gate"), "{told}");
+        }
+    }
 }

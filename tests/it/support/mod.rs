@@ -1,6 +1,7 @@
 //! What the tests start and stop: the executable, and servers of their own.
 
 pub mod app;
+pub mod certificates;
 pub mod poster;
 pub mod postgres;
 pub mod proxy;
