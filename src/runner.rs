@@ -26,7 +26,7 @@ const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 /// Pause before a job that did not work is given back, so that it does not spin.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause between tries to consume.
-const LONGEST_PAUSE: Duration = Duration::from_secs(5);
+const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 /// The workers of one process.
 pub struct Workers {

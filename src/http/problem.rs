@@ -220,7 +220,7 @@ impl Problem {
                 StatusCode::SERVICE_UNAVAILABLE,
                 "broker-rejected",
                 "Broker rejected",
-                "The broker refused the message: a queue is full.",
+                "The broker refused the message: a queue is full, or can't take it just now.",
             )
             .with("outcome", "rejected")
             .retry_later(),

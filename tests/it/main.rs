@@ -5,6 +5,7 @@ mod architecture;
 mod bus_contract;
 mod bus_embedded;
 mod cli;
+mod cluster;
 mod faults;
 mod feed;
 mod gateway;

@@ -19,7 +19,8 @@ pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Seconds between heartbeats: a silent link is known after at most twice that.
 const HEARTBEAT: u16 = 5;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
-const LONGEST_PAUSE: Duration = Duration::from_secs(10);
+/// The broker is served again within 5 s of its return: so no pause is longer than this.
+const LONGEST_PAUSE: Duration = Duration::from_secs(4);
 
 /// Where the broker is, and as whom we come.
 #[derive(Clone)]

@@ -9,7 +9,7 @@ use std::{
         atomic::{AtomicU8, Ordering},
     },
     task::{Context, Poll},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use futures::{
@@ -141,10 +141,21 @@ async fn run(
     state.store(1, Ordering::Release);
     let mut owner = Owner::new(channel);
     let woken = owner.woken.clone();
+    let mut renewal = Renewal::default();
+    let mut second = tokio::time::interval(Duration::from_secs(1));
+    second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     let silent = silence(&connection, || state.load(Ordering::Acquire) == 2);
     tokio::pin!(silent);
     loop {
-        while let Some(request) = owner.next_held_back() {
+        if renewal.is_due() && owner.flights.is_empty() {
+            match tokio::time::timeout(ANSWER_WITHIN, confirming(&connection)).await {
+                Ok(Ok(channel)) => owner.channel = channel,
+                Ok(Err(error)) => return Ended::after_up(error),
+                Err(_) => return Ended::after_up("the broker does not answer"),
+            }
+            renewal.done();
+        }
+        while let Some(request) = if renewal.is_due() { None } else { owner.next_held_back() } {
             if let Err(why) = owner.take(request) {
                 return Ended::after_up(why);
             }
@@ -172,7 +183,8 @@ async fn run(
                     return Ended::after_up(why);
                 }
             }
-            request = received.recv(), if owner.flights.len() < OUTSTANDING => match request {
+            _ = second.tick() => renewal.second(std::mem::take(&mut owner.rejected)),
+            request = received.recv(), if !renewal.is_due() && owner.flights.len() < OUTSTANDING => match request {
                 Some(request) => {
                     if state.load(Ordering::Acquire) == 2 {
                         let _ = request.done.send(Outcome::NotSent(Away::Blocked));
@@ -190,6 +202,62 @@ async fn run(
     }
 }
 
+/// A channel with confirms.
+async fn confirming(connection: &Connection) -> lapin::Result<Channel> {
+    let channel = connection.create_channel().await?;
+    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    Ok(channel)
+}
+
+/// When a channel is exchanged for a new one. A channel whose first publish to a quorum queue came while the queue's leader
+/// was lost remembers the dead node, and rejects every publish to that queue for as long as the node is away (seen with
+/// RabbitMQ 3.10.8): so one that rejects is exchanged once nothing is outstanding on it. That a queue is really full looks
+/// the same: the pauses grow.
+struct Renewal {
+    /// Seconds in a row in which publishes were rejected.
+    rejecting: u32,
+    /// How many make it due.
+    after: u32,
+    /// Seconds that it has been due: in-flight publishes that do not land must not keep others out.
+    due: Option<u32>,
+}
+
+impl Default for Renewal {
+    fn default() -> Self {
+        Self { rejecting: 0, after: 1, due: None }
+    }
+}
+
+impl Renewal {
+    const LONGEST: u32 = 16;
+    const WAITS: u32 = 2;
+
+    fn is_due(&self) -> bool {
+        self.due.is_some()
+    }
+
+    /// A second has passed, with so many rejected publishes.
+    fn second(&mut self, rejected: usize) {
+        if let Some(waited) = &mut self.due {
+            *waited += 1;
+            if *waited > Self::WAITS {
+                self.done();
+            }
+        } else if rejected == 0 {
+            *self = Self::default();
+        } else {
+            self.rejecting += 1;
+            if self.rejecting >= self.after {
+                self.due = Some(0);
+            }
+        }
+    }
+
+    fn done(&mut self) {
+        *self = Self { rejecting: 0, after: (self.after * 2).min(Self::LONGEST), due: None };
+    }
+}
+
 /// A channel with confirms and, for calls, the queue that their replies come to.
 async fn prepare(
     connection: &Connection,
@@ -197,8 +265,7 @@ async fn prepare(
     replies: bool,
     inbox_gone: CancellationToken,
 ) -> lapin::Result<Channel> {
-    let channel = connection.create_channel().await?;
-    channel.confirm_select(ConfirmSelectOptions::default()).await?;
+    let channel = confirming(connection).await?;
     if !replies {
         return Ok(channel);
     }
@@ -278,6 +345,8 @@ struct Owner {
     held_back: VecDeque<Request>,
     /// Acked with another's return, and not known to be routed yet.
     undecided: Vec<u64>,
+    /// Rejected since it was last looked at.
+    rejected: usize,
 }
 
 impl Owner {
@@ -291,6 +360,7 @@ impl Owner {
             by_id: HashMap::new(),
             held_back: VecDeque::new(),
             undecided: Vec::new(),
+            rejected: 0,
         }
     }
 
@@ -367,7 +437,10 @@ impl Owner {
         let none_was_left = acks.iter().any(|(_, _, brought)| !brought);
         for (number, acked, brought) in acks {
             match (acked, brought) {
-                (false, _) => self.settle(number, Outcome::Rejected),
+                (false, _) => {
+                    self.rejected += 1;
+                    self.settle(number, Outcome::Rejected);
+                }
                 (true, false) => self.settle(number, Outcome::Routed),
                 (true, true) => self.undecided.push(number),
             }

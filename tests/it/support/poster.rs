@@ -29,6 +29,7 @@ pub struct Answer {
 
 pub struct Poster {
     stop: Arc<AtomicBool>,
+    kept: Arc<AtomicUsize>,
     clients: Vec<JoinHandle<Vec<Answer>>>,
 }
 
@@ -36,18 +37,21 @@ impl Poster {
     /// Several clients, each with one post at a time.
     pub fn start(apps: &[&App], clients: usize) -> Self {
         let stop = Arc::new(AtomicBool::new(false));
-        let sent = Arc::new(AtomicUsize::new(0));
+        let (sent, kept) = (Arc::new(AtomicUsize::new(0)), Arc::new(AtomicUsize::new(0)));
+        let kept_by_all = kept.clone();
         let clients = (0..clients)
             .map(|n| {
                 let app = apps[n % apps.len()];
                 let (client, url) = (app.client.clone(), app.url("/api/v1/messages"));
-                let (stop, sent) = (stop.clone(), sent.clone());
+                let (stop, sent, kept) = (stop.clone(), sent.clone(), kept_by_all.clone());
                 tokio::spawn(async move {
                     let mut answers = Vec::new();
                     while !stop.load(Ordering::Relaxed) {
                         let n = sent.fetch_add(1, Ordering::Relaxed);
                         answers.push(post(&client, &url, n).await);
-                        if answers.last().is_some_and(|answer| answer.status != 202) {
+                        if answers.last().is_some_and(|answer| answer.status == 202) {
+                            kept.fetch_add(1, Ordering::Relaxed);
+                        } else {
                             // Refused at once: a breath, as clients take one.
                             tokio::time::sleep(Duration::from_millis(10)).await;
                         }
@@ -56,7 +60,12 @@ impl Poster {
                 })
             })
             .collect();
-        Self { stop, clients }
+        Self { stop, kept, clients }
+    }
+
+    /// How many got a 202 so far.
+    pub fn kept(&self) -> usize {
+        self.kept.load(Ordering::Relaxed)
     }
 
     /// All answers, in the order that they came.

@@ -3,8 +3,10 @@
 
 use std::{
     fs,
+    os::unix::fs::PermissionsExt as _,
     path::Path,
     process::{Child, Command, Stdio},
+    sync::Arc,
     time::{Duration, Instant},
 };
 
@@ -16,10 +18,66 @@ const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
 pub struct Rabbit {
     folder: tempfile::TempDir,
     child: Child,
-    epmd: Child,
     env: Vec<(String, String)>,
     pub port: u16,
     pub web_mqtt: u16,
+    _epmd: Arc<Epmd>,
+}
+
+/// The port mapper of one test's nodes.
+struct Epmd {
+    child: Child,
+    port: u16,
+}
+
+impl Epmd {
+    /// In the foreground, so that we can end it; a node would leave one behind.
+    fn start() -> Arc<Self> {
+        let port = free_port();
+        let mut command = Command::new("epmd");
+        command.env("ERL_EPMD_PORT", port.to_string()).env("ERL_EPMD_ADDRESS", "127.0.0.1");
+        let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        Arc::new(Self { child, port })
+    }
+}
+
+impl Drop for Epmd {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Several nodes that are one broker.
+pub struct Cluster {
+    pub nodes: Vec<Rabbit>,
+}
+
+impl Cluster {
+    /// Starts nodes, joins them, and imports what `fpesa broker definitions` prints.
+    pub async fn start(count: usize) -> Self {
+        let epmd = Epmd::start();
+        let mut nodes: Vec<Rabbit> = (0..count).map(|_| Rabbit::launch(epmd.clone(), "", false)).collect();
+        for node in &mut nodes {
+            node.ready().await;
+        }
+        let first = nodes[0].name().to_owned();
+        for node in &nodes[1..] {
+            node.ctl(&["stop_app"]);
+            node.ctl(&["reset"]);
+            node.ctl(&["join_cluster", &first]);
+            node.ctl(&["start_app"]);
+        }
+        // Now, not before: a quorum queue takes its members from the nodes that are there when it is declared.
+        nodes[0].import();
+        Self { nodes }
+    }
+
+    /// One URL with every address.
+    pub fn url(&self) -> String {
+        let hosts: Vec<String> = self.nodes.iter().map(|node| format!("127.0.0.1:{}", node.port)).collect();
+        format!("amqp://guest:guest@{}/%2f", hosts.join(","))
+    }
 }
 
 impl Rabbit {
@@ -30,28 +88,32 @@ impl Rabbit {
 
     /// The same, with more lines in its rabbitmq.conf.
     pub async fn start_with(more: &str) -> Self {
+        let mut node = Self::launch(Epmd::start(), more, true);
+        node.ready().await;
+        node.import();
+        node
+    }
+
+    /// Starts a node, with the feed's plugins or without, and does not wait.
+    fn launch(epmd: Arc<Epmd>, more: &str, feed: bool) -> Self {
         assert!(Path::new(SERVER).exists(), "RabbitMQ is missing: run scripts/setup");
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().to_owned();
-        let (port, web_mqtt, dist, epmd_port) = (free_port(), free_port(), free_port(), free_port());
+        let (port, web_mqtt, dist) = (free_port(), free_port(), free_port());
         let path = |name: &str| home.join(name).display().to_string();
-        let fpesa = |part: &str| {
-            let output = Command::new(env!("CARGO_BIN_EXE_fpesa"))
-                .args(["broker", part, "--bus", &format!("amqp://guest:guest@127.0.0.1:{port}/%2f")])
-                .env("FPESA_FEED__PASSWORD", "look")
-                .env("FPESA_FEED__URL", format!("ws://127.0.0.1:{web_mqtt}/mqtt"))
-                .current_dir(root())
-                .output()
-                .unwrap();
-            assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-            String::from_utf8(output.stdout).unwrap()
-        };
-        let own = format!(
-            "listeners.tcp.default = 127.0.0.1:{port}\nweb_mqtt.tcp.ip = 127.0.0.1\nloopback_users = none\n{more}\n"
-        );
-        fs::write(home.join("rabbitmq.conf"), own + &fpesa("conf")).unwrap();
-        fs::write(home.join("definitions.json"), fpesa("definitions")).unwrap();
-        fs::write(home.join("enabled_plugins"), "[rabbitmq_mqtt,rabbitmq_web_mqtt].\n").unwrap();
+        let mut conf = format!("listeners.tcp.default = 127.0.0.1:{port}\nloopback_users = none\n{more}\n");
+        if feed {
+            conf += "web_mqtt.tcp.ip = 127.0.0.1\n";
+            conf += &fpesa(port, web_mqtt, "conf");
+        }
+        fs::write(home.join("rabbitmq.conf"), conf).unwrap();
+        fs::write(home.join("definitions.json"), fpesa(port, web_mqtt, "definitions")).unwrap();
+        // The nodes of a cluster know each other by it.
+        let cookie = home.join(".erlang.cookie");
+        fs::write(&cookie, "fpesa-tests").unwrap();
+        fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400)).unwrap();
+        let plugins = if feed { "[rabbitmq_mqtt,rabbitmq_web_mqtt].\n" } else { "[].\n" };
+        fs::write(home.join("enabled_plugins"), plugins).unwrap();
         let env: Vec<(String, String)> = [
             ("HOME", path("")),
             ("RABBITMQ_NODENAME", format!("fpesa{port}@localhost")),
@@ -64,21 +126,24 @@ impl Rabbit {
             ("RABBITMQ_CONF_ENV_FILE", path("none.conf")),
             ("RABBITMQ_PID_FILE", path("pid")),
             ("RABBITMQ_DIST_PORT", dist.to_string()),
-            ("ERL_EPMD_PORT", epmd_port.to_string()),
+            ("ERL_EPMD_PORT", epmd.port.to_string()),
             ("ERL_EPMD_ADDRESS", "127.0.0.1".to_owned()),
             ("RABBITMQ_SERVER_ADDITIONAL_ERL_ARGS", "+S 1:1 +sbwt none".to_owned()),
         ]
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
         .collect();
-        // An epmd of our own, in the foreground, so that we can end it; the node would leave one behind.
-        let epmd =
-            Command::new("epmd").envs(env.iter().cloned()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         let child = Self::spawn(&env);
-        let mut node = Self { folder, child, epmd, env, port, web_mqtt };
-        node.ready().await;
-        node.ctl(&["import_definitions", &path("definitions.json")]);
-        node
+        Self { folder, child, env, port, web_mqtt, _epmd: epmd }
+    }
+
+    fn name(&self) -> &str {
+        &self.env[1].1
+    }
+
+    fn import(&self) {
+        let file = self.folder.path().join("definitions.json");
+        self.ctl(&["import_definitions", &file.display().to_string()]);
     }
 
     fn spawn(env: &[(String, String)]) -> Child {
@@ -145,7 +210,18 @@ impl Rabbit {
 impl Drop for Rabbit {
     fn drop(&mut self) {
         self.kill9();
-        let _ = self.epmd.kill();
-        let _ = self.epmd.wait();
     }
+}
+
+/// What `fpesa broker` prints for the shipped table.
+fn fpesa(port: u16, web_mqtt: u16, part: &str) -> String {
+    let output = Command::new(env!("CARGO_BIN_EXE_fpesa"))
+        .args(["broker", part, "--bus", &format!("amqp://guest:guest@127.0.0.1:{port}/%2f")])
+        .env("FPESA_FEED__PASSWORD", "look")
+        .env("FPESA_FEED__URL", format!("ws://127.0.0.1:{web_mqtt}/mqtt"))
+        .current_dir(root())
+        .output()
+        .unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
 }
