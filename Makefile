@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help run test setup lint fmt test-rust test-web dist bench clean
+.PHONY: help run run-rabbitmq test test-cluster setup lint fmt test-rust test-web dist bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -13,6 +13,9 @@ run: ## Build and serve everything on http://127.0.0.1:8080
 	cargo build --release --locked
 	@printf '\n  the page    http://127.0.0.1:8080/\n  the API     http://127.0.0.1:8080/api/v1/messages\n  readiness   http://127.0.0.1:8080/readyz\n  stop it with Ctrl-C\n\n'
 	@exec ./target/release/fpesa up
+
+run-rabbitmq: ## RabbitMQ, PostgreSQL, two gateways, workers and nginx, all of its own, on http://127.0.0.1:8888
+	@exec deploy/run-rabbitmq
 
 test: ## Install what is missing, then run every test
 	scripts/setup
@@ -30,6 +33,9 @@ fmt: ## Format everything
 
 test-rust: ## The Rust tests
 	scripts/test rust
+
+test-cluster: ## Three nodes of RabbitMQ, each killed under full load (a part of make test)
+	cargo nextest run --locked --no-capture -E 'test(/^cluster::/)'
 
 test-web: ## The page's tests
 	scripts/test web

@@ -212,6 +212,10 @@ impl Environment {
         let mut values = Values::default();
         for (name, value) in vars {
             let Some(rest) = name.strip_prefix("FPESA_") else { continue };
+            // What the tests are told is no setting.
+            if rest.starts_with("TEST_") {
+                continue;
+            }
             // Ours too, but of the tests and the build.
             if rest.starts_with("TEST_") || rest == "BIN" {
                 continue;
