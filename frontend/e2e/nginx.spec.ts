@@ -17,10 +17,11 @@ test.beforeAll(async () => {
   test.setTimeout(180_000);
   const executable = process.env.FPESA_BIN ?? join(root, 'target/debug/fpesa');
   const env = { ...process.env, FPESA_BIN: executable, FPESA_PORT: '0', FPESA_DATA: data };
-  house = spawn(join(root, 'deploy/run-rabbitmq'), { cwd: root, env, stdio: ['ignore', 'pipe', 'inherit'] });
+  const started = spawn(join(root, 'deploy/run-rabbitmq'), { cwd: root, env, stdio: ['ignore', 'pipe', 'inherit'] });
+  house = started;
   url = await new Promise<string>((found, failed) => {
-    house.once('exit', (code) => failed(new Error(`it ended with ${code} before it ran`)));
-    createInterface({ input: house.stdout! }).on('line', (line) => {
+    started.once('exit', (code) => failed(new Error(`it ended with ${code} before it ran`)));
+    createInterface({ input: started.stdout }).on('line', (line) => {
       const address = /^everything runs on (http:\S+)/.exec(line)?.[1];
       if (address !== undefined) found(address);
     });
