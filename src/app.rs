@@ -41,6 +41,7 @@ use crate::{
     runner::Workers,
     settings::Settings,
     signal,
+    topology::Version,
 };
 
 /// What a process does of all.
@@ -391,11 +392,12 @@ pub fn routes(file: &Path) -> anyhow::Result<bool> {
 }
 
 /// `fpesa broker definitions`: what to import into RabbitMQ.
-pub fn definitions(settings: &Settings) -> anyhow::Result<bool> {
+pub fn definitions(settings: &Settings, major: u32) -> anyhow::Result<bool> {
     let Compiled { table, problems } = compile(&Disk::new(&settings.routes));
     show(&problems);
     let Some(table) = table else { return Ok(false) };
-    let definitions = broker::definitions(settings, &table).map_err(|error| Usage(error.to_string()))?;
+    let definitions =
+        broker::definitions(settings, &table, Version { major }).map_err(|error| Usage(error.to_string()))?;
     say(&serde_json::to_string_pretty(&definitions)?)?;
     Ok(true)
 }

@@ -102,6 +102,9 @@ const BROKER: &str = "Examples:
 pub enum BrokerPart {
     /// Users, permissions, the feed's policy, exchanges, queues and bindings, as JSON to import
     Definitions {
+        /// The major version that they are for: 4 and later want to be told what never drops
+        #[arg(long, value_name = "MAJOR", default_value_t = 3)]
+        rabbitmq: u32,
         /// Settings
         #[command(flatten)]
         common: Common,

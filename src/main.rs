@@ -39,7 +39,9 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             print!("{}", effective(&common)?.show());
             Ok(true)
         }
-        Command::Broker { part: BrokerPart::Definitions { common } } => app::definitions(&load(&common)?),
+        Command::Broker { part: BrokerPart::Definitions { rabbitmq, common } } => {
+            app::definitions(&load(&common)?, rabbitmq)
+        }
         Command::Broker { part: BrokerPart::Conf { common } } => {
             print!("{}", broker::conf(&load(&common)?).map_err(|error| Usage(error.to_string()))?);
             Ok(true)

@@ -46,10 +46,27 @@ pub struct Queue {
     pub declare: Declare,
 }
 
+/// A version of RabbitMQ.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default)]
+pub struct Version {
+    /// Its first number; 0 where it is not known.
+    pub major: u32,
+}
+
 impl Queue {
+    /// Whether it must be said that the queue never drops a message for its deliveries: from RabbitMQ 4.0 on, a quorum queue
+    /// drops after 20 unless it has a dead letter. (Before, `-1` would drop after one.)
+    pub fn keeps_for_ever(&self, version: Version) -> bool {
+        version.major >= 4
+            && self.kind == QueueKind::Quorum
+            && self.dead_letter.is_none()
+            && self.declare == Declare::Active
+            && !self.arguments.contains_key("x-delivery-limit")
+    }
+
     /// The arguments that the queue is declared with, exactly: whoever else declares it must name the same. None for one
     /// that others declare.
-    pub fn declared_arguments(&self) -> Arguments {
+    pub fn declared_arguments(&self, version: Version) -> Arguments {
         /// Deliveries before a quorum queue dead-letters a message.
         const DELIVERIES: u32 = 20;
         if self.declare == Declare::Passive {
@@ -60,6 +77,9 @@ impl Queue {
         let quorum = self.kind == QueueKind::Quorum;
         if quorum {
             set("x-queue-type", "quorum".into());
+        }
+        if self.keeps_for_ever(version) {
+            set("x-delivery-limit", (-1).into());
         }
         if let Some(dead) = &self.dead_letter {
             set("x-dead-letter-exchange", "".into());

@@ -7,7 +7,7 @@ use crate::{
     bus::amqp::Login,
     route::table::Table,
     settings::{Secret, Settings},
-    topology::{Declare, QueueKind, Topology},
+    topology::{Declare, QueueKind, Topology, Version},
 };
 
 /// What one stalled browser may cost the broker: the oldest messages go first.
@@ -16,7 +16,7 @@ const FEED_BYTES: u64 = 4 * 1024 * 1024;
 
 /// Definitions for `rabbitmqctl import_definitions`. The users are those of the settings `bus` and `feed`; passwords are
 /// there as salted hashes alone.
-pub fn definitions(settings: &Settings, table: &Table) -> Result<Value, MissingSetting> {
+pub fn definitions(settings: &Settings, table: &Table, version: Version) -> Result<Value, MissingSetting> {
     let missing = |why: &str| MissingSetting(why.to_owned());
     if settings.bus_is_embedded() {
         return Err(missing(
@@ -60,7 +60,7 @@ pub fn definitions(settings: &Settings, table: &Table) -> Result<Value, MissingS
               "definition": { "max-length": FEED_MESSAGES, "max-length-bytes": FEED_BYTES, "overflow": "drop-head" } },
         ],
         "exchanges": exchanges(&table.topology, vhost),
-        "queues": queues(&table.topology, vhost),
+        "queues": queues(&table.topology, vhost, version),
         "bindings": bindings(&table.topology, vhost),
     }))
 }
@@ -75,12 +75,12 @@ fn exchanges(topology: &Topology, vhost: &str) -> Vec<Value> {
 }
 
 /// All but those that others declare: an `rpc` queue is its worker's.
-fn queues(topology: &Topology, vhost: &str) -> Vec<Value> {
+fn queues(topology: &Topology, vhost: &str, version: Version) -> Vec<Value> {
     let ours =
         topology.queues.iter().filter(|(_, queue)| queue.declare == Declare::Active && queue.kind != QueueKind::Rpc);
     ours.map(|(name, queue)| {
         json!({ "name": name, "vhost": vhost, "durable": true, "auto_delete": false,
-                "arguments": queue.declared_arguments() })
+                "arguments": queue.declared_arguments(version) })
     })
     .collect()
 }

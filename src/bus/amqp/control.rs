@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     bus::BusError,
-    topology::{Declare as Who, Topology},
+    topology::{Declare as Who, Topology, Version},
 };
 
 /// How often what is watched is looked for.
@@ -52,24 +52,30 @@ async fn run(shared: &Shared, received: &mut mpsc::Receiver<Declare>) -> Ended {
         Ok(connection) => connection,
         Err(why) => return Ended::never_up(why),
     };
+    let version = Version { major: shared.options.broker_major().await.unwrap_or_default() };
     let ended = tokio::select! {
-        ended = watch(shared, &connection, received) => ended,
+        ended = watch(shared, &connection, version, received) => ended,
         why = silence(&connection, || false) => Ended::after_up(why),
     };
     shared.watched.store(false, Ordering::Release);
     ended
 }
 
-async fn watch(shared: &Shared, connection: &Connection, received: &mut mpsc::Receiver<Declare>) -> Ended {
+async fn watch(
+    shared: &Shared,
+    connection: &Connection,
+    version: Version,
+    received: &mut mpsc::Receiver<Declare>,
+) -> Ended {
     let topology = held(&shared.topology).clone();
-    settle(shared, declare_in_time(connection, &topology).await);
+    settle(shared, declare_in_time(connection, &topology, version).await);
     let mut look = tokio::time::interval(LOOK);
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
             command = received.recv() => {
                 let Some(Declare { topology, done }) = command else { return Ended::after_up("the bus is closed") };
-                let result = declare_in_time(connection, &topology).await;
+                let result = declare_in_time(connection, &topology, version).await;
                 let refused = match &result {
                     Err(BusError::Topology(why)) => Some(why.clone()),
                     _ => None,
@@ -88,7 +94,7 @@ async fn watch(shared: &Shared, connection: &Connection, received: &mut mpsc::Re
             _ = look.tick() => {
                 let topology = held(&shared.topology).clone();
                 if held(&shared.refused).is_some() {
-                    settle(shared, declare_in_time(connection, &topology).await);
+                    settle(shared, declare_in_time(connection, &topology, version).await);
                 }
                 match tokio::time::timeout(LOOK_WITHIN, missing(connection, &topology)).await {
                     Ok(Ok(missing)) => {
@@ -98,7 +104,7 @@ async fn watch(shared: &Shared, connection: &Connection, received: &mut mpsc::Re
                         *held(&shared.missing) = missing;
                         shared.watched.store(true, Ordering::Release);
                         if declares_again {
-                            settle(shared, declare_in_time(connection, &topology).await);
+                            settle(shared, declare_in_time(connection, &topology, version).await);
                         }
                     }
                     Ok(Err(error)) => return Ended::after_up(error),
@@ -110,9 +116,9 @@ async fn watch(shared: &Shared, connection: &Connection, received: &mut mpsc::Re
 }
 
 /// Declares; a broker that does not answer is away.
-async fn declare_in_time(connection: &Connection, topology: &Topology) -> Result<(), BusError> {
+async fn declare_in_time(connection: &Connection, topology: &Topology, version: Version) -> Result<(), BusError> {
     let late = |_| Err(BusError::Down("the broker does not answer".into()));
-    tokio::time::timeout(ANSWER_WITHIN, declare(connection, topology)).await.unwrap_or_else(late)
+    tokio::time::timeout(ANSWER_WITHIN, declare(connection, topology, version)).await.unwrap_or_else(late)
 }
 
 /// Remembers what keeps the topology from being declared, and tells it once.

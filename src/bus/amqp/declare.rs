@@ -5,16 +5,17 @@ use std::collections::BTreeSet;
 use lapin::{
     Channel, Connection, ExchangeKind,
     options::{ExchangeDeclareOptions, QueueBindOptions, QueueDeclareOptions},
+    types::FieldTable,
 };
 
 use super::convert::{arguments, short};
 use crate::{
     bus::BusError,
-    topology::{Declare, Exchange, QueueKind, Topology},
+    topology::{Declare, Exchange, QueueKind, Topology, Version},
 };
 
 /// Declares everything but `rpc` queues, dead-letter queues first.
-pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Result<(), BusError> {
+pub(super) async fn declare(connection: &Connection, topology: &Topology, version: Version) -> Result<(), BusError> {
     // An error closes its channel: one of its own keeps everything else from it.
     let channel = connection.create_channel().await.map_err(|error| BusError::Down(error.to_string()))?;
     for (name, exchange) in &topology.exchanges {
@@ -27,8 +28,12 @@ pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Res
             passive: queue.declare == Declare::Passive,
             ..QueueDeclareOptions::default()
         };
-        let declared = channel.queue_declare(short(name), options, arguments(&queue.declared_arguments())).await;
-        declared.map_err(|error| told("queue", name, &error))?;
+        // One from before the broker's upgrade has no such argument, and is not another queue for that.
+        let from_before = queue.keeps_for_ever(version) && exists(connection, name).await;
+        if !from_before {
+            let declared = channel.queue_declare(short(name), options, arguments(&queue.declared_arguments(version)));
+            declared.await.map_err(|error| told("queue", name, &error))?;
+        }
         for binding in queue.bind.iter().filter(|_| queue.declare == Declare::Active) {
             let bound = channel.queue_bind(
                 short(name),
@@ -42,6 +47,15 @@ pub(super) async fn declare(connection: &Connection, topology: &Topology) -> Res
     }
     let _ = channel.close(200, "declared".into()).await;
     Ok(())
+}
+
+/// Whether a queue is there, whatever its arguments; on a channel of its own, which a missing one closes.
+async fn exists(connection: &Connection, queue: &str) -> bool {
+    let Ok(channel) = connection.create_channel().await else { return false };
+    let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
+    let there = channel.queue_declare(short(queue), options, FieldTable::default()).await.is_ok();
+    let _ = channel.close(200, "looked".into()).await;
+    there
 }
 
 async fn declare_exchange(channel: &Channel, name: &str, exchange: &Exchange) -> lapin::Result<()> {

@@ -9,6 +9,7 @@ use lapin::{
 };
 use tokio_util::sync::CancellationToken;
 
+use super::version;
 use crate::settings::{Secret, Settings};
 
 /// How long a connection may take to be made.
@@ -68,14 +69,28 @@ impl Options {
         }
     }
 
+    /// The major version of the first broker that greets us.
+    pub(super) async fn broker_major(&self) -> Option<u32> {
+        for address in &self.addresses {
+            if let Some(major) = version::major(address, &self.tls()).await {
+                return Some(major);
+            }
+        }
+        None
+    }
+
+    fn tls(&self) -> OwnedTLSConfig {
+        OwnedTLSConfig {
+            cert_chain: self.ca.clone(),
+            identity: self.identity.clone().map(|(pem, key)| OwnedIdentity::PKCS8 { pem, key }),
+        }
+    }
+
     /// Connects to the first address that answers.
     pub(super) async fn connect(&self, role: &str) -> Result<Connection, String> {
         let mut last = String::from("no address is given");
         for address in &self.addresses {
-            let tls = OwnedTLSConfig {
-                cert_chain: self.ca.clone(),
-                identity: self.identity.clone().map(|(pem, key)| OwnedIdentity::PKCS8 { pem, key }),
-            };
+            let tls = self.tls();
             let name = format!("fpesa {role} {}", std::process::id());
             let properties = ConnectionProperties::default().with_connection_name(name.into());
             let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;

@@ -27,6 +27,7 @@ mod convert;
 mod declare;
 mod link;
 mod publisher;
+mod version;
 
 pub use link::{Login, Options};
 
