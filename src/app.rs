@@ -1,13 +1,6 @@
 //! The only room that joins rooms: connect, compile, declare, serve, drain.
 
-use std::{
-    convert::Infallible,
-    io::{IsTerminal as _, Write as _},
-    net::SocketAddr,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{convert::Infallible, io::IsTerminal as _, net::SocketAddr, sync::Arc, time::Duration};
 
 use anyhow::{Context as _, anyhow};
 use axum::http::{HeaderValue, Method, Request, header};
@@ -19,9 +12,8 @@ use tower::{Layer as _, Service as _, service_fn};
 use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use crate::{
-    broker,
     bus::{self, Bus},
-    cli::Format,
+    commands::{say, show},
     feed::Feed,
     files::Disk,
     http::{
@@ -33,15 +25,10 @@ use crate::{
     },
     live::Live,
     reload::{Reloader, compile_noting},
-    route::{
-        compile::{Compiled, compile},
-        problem::{Problem, Severity},
-        table::{Action, Table},
-    },
+    route::{compile::Compiled, table::Table},
     runner::Workers,
     settings::Settings,
     signal,
-    topology::Version,
 };
 
 /// What a process does of all.
@@ -332,72 +319,4 @@ fn cors(origins: &[String]) -> CorsLayer {
         .allow_headers(AllowHeaders::mirror_request())
         .expose_headers(ExposeHeaders::list(exposed))
         .max_age(Duration::from_secs(600))
-}
-
-/// A line on stdout, where programs read it.
-fn say(line: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()?;
-    Ok(())
-}
-
-/// Problems for people, on stderr.
-fn show(problems: &[Problem]) {
-    let colour = std::io::stderr().is_terminal();
-    for problem in problems {
-        eprintln!("{}", problem.render(colour));
-    }
-}
-
-/// `fpesa check`: whether the table can take effect.
-pub fn check(file: &Path, format: Format, deny_warnings: bool) -> anyhow::Result<bool> {
-    let Compiled { problems, .. } = compile(&Disk::new(file));
-    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
-    let warnings = problems.len() - errors;
-    match format {
-        Format::Json => say(&serde_json::to_string(&problems)?)?,
-        Format::Text => {
-            show(&problems);
-            let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-            eprintln!("{}: {}, {}", file.display(), count(errors, "error"), count(warnings, "warning"));
-        }
-    }
-    Ok(errors == 0 && !(deny_warnings && warnings > 0))
-}
-
-/// `fpesa routes`: the table, a route a line.
-pub fn routes(file: &Path) -> anyhow::Result<bool> {
-    let Compiled { table, problems } = compile(&Disk::new(file));
-    show(&problems);
-    let Some(table) = table else { return Ok(false) };
-    let rows: Vec<[String; 4]> = table
-        .routes
-        .iter()
-        .map(|route| {
-            let target = match &route.action {
-                Action::Publish(publish) => format!("publish {} {}", publish.exchange, publish.key.text),
-                Action::Call(call) if call.exchange.is_empty() => format!("call {}", call.key.text),
-                Action::Call(call) => format!("call {} {}", call.exchange, call.key.text),
-            };
-            [route.method.name().to_owned(), route.path.clone(), target, route.id.clone()]
-        })
-        .collect();
-    let width = |column: usize| rows.iter().map(|row| row[column].chars().count()).max().unwrap_or(0);
-    let (method, path, target) = (width(0), width(1), width(2));
-    for [m, p, t, id] in &rows {
-        say(&format!("{m:method$}  {p:path$}  {t:target$}  {id}"))?;
-    }
-    Ok(true)
-}
-
-/// `fpesa broker definitions`: what to import into RabbitMQ.
-pub fn definitions(settings: &Settings, major: u32) -> anyhow::Result<bool> {
-    let Compiled { table, problems } = compile(&Disk::new(&settings.routes));
-    show(&problems);
-    let Some(table) = table else { return Ok(false) };
-    let definitions =
-        broker::definitions(settings, &table, Version { major }).map_err(|error| Usage(error.to_string()))?;
-    say(&serde_json::to_string_pretty(&definitions)?)?;
-    Ok(true)
 }

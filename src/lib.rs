@@ -2,12 +2,13 @@
 //!
 //! Reading order: [`message`] and [`topology`] are the nouns; [`route`] turns the table and a request into them;
 //! [`bus`] is the port they travel through; [`http`] and [`feed`] face the clients; [`runner`] joins queues to workers;
-//! [`app`] joins everything. [`settings`] and [`cli`] are what a process is told.
+//! [`app`] joins everything. [`settings`] and [`cli`] are what a process is told; [`commands`] are those that serve nothing.
 
 pub mod app;
 pub mod broker;
 pub mod bus;
 pub mod cli;
+pub mod commands;
 pub mod feed;
 pub mod files;
 pub mod http;

@@ -7,7 +7,7 @@ use fpesa::{
     app::{self, Role, Usage},
     broker,
     cli::{BrokerPart, Cli, Command, Common},
-    logging,
+    commands, logging,
     settings::{Effective, Settings},
     tail,
 };
@@ -32,15 +32,15 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Command::Work { names, common } => serve(Role::Work(names), &common),
         Command::Check { file, format, deny_warnings, common } => {
             let file = file.map_or_else(|| load(&common).map(|settings| settings.routes), Ok)?;
-            app::check(&file, format, deny_warnings)
+            commands::check(&file, format, deny_warnings)
         }
-        Command::Routes { common } => app::routes(&load(&common)?.routes),
+        Command::Routes { common } => commands::routes(&load(&common)?.routes),
         Command::Config { common } => {
             print!("{}", effective(&common)?.show());
             Ok(true)
         }
         Command::Broker { part: BrokerPart::Definitions { rabbitmq, common } } => {
-            app::definitions(&load(&common)?, rabbitmq)
+            commands::definitions(&load(&common)?, rabbitmq)
         }
         Command::Broker { part: BrokerPart::Conf { common } } => {
             print!("{}", broker::conf(&load(&common)?).map_err(|error| Usage(error.to_string()))?);

@@ -1,0 +1,29 @@
+//! `fpesa check`: every problem of a table.
+
+use std::path::Path;
+
+use super::{say, show};
+use crate::{
+    cli::Format,
+    files::Disk,
+    route::{
+        compile::{Compiled, compile},
+        problem::Severity,
+    },
+};
+
+/// `fpesa check`: whether the table can take effect.
+pub fn check(file: &Path, format: Format, deny_warnings: bool) -> anyhow::Result<bool> {
+    let Compiled { problems, .. } = compile(&Disk::new(file));
+    let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+    let warnings = problems.len() - errors;
+    match format {
+        Format::Json => say(&serde_json::to_string(&problems)?)?,
+        Format::Text => {
+            show(&problems);
+            let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
+            eprintln!("{}: {}, {}", file.display(), count(errors, "error"), count(warnings, "warning"));
+        }
+    }
+    Ok(errors == 0 && !(deny_warnings && warnings > 0))
+}

@@ -1,0 +1,30 @@
+//! Commands that are not servers, a file each: they say what was asked for on stdout, problems on stderr, and whether it
+//! went well.
+
+mod broker;
+mod check;
+mod routes;
+
+use std::io::{IsTerminal as _, Write as _};
+
+pub use broker::definitions;
+pub use check::check;
+pub use routes::routes;
+
+use crate::route::problem::Problem;
+
+/// A line on stdout, where programs read it.
+pub(crate) fn say(line: &str) -> anyhow::Result<()> {
+    let mut out = std::io::stdout().lock();
+    writeln!(out, "{line}")?;
+    out.flush()?;
+    Ok(())
+}
+
+/// Problems for people, on stderr.
+pub(crate) fn show(problems: &[Problem]) {
+    let colour = std::io::stderr().is_terminal();
+    for problem in problems {
+        eprintln!("{}", problem.render(colour));
+    }
+}
