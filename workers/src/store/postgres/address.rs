@@ -3,6 +3,7 @@
 
 use std::path::PathBuf;
 
+use percent_encoding::percent_decode_str;
 use tokio_postgres::{Config, config::SslMode};
 
 use crate::store::{Access, StoreError};
@@ -18,27 +19,27 @@ pub(super) struct Tls {
 
 pub(super) fn read(access: &Access<'_>) -> Result<(Config, Tls), StoreError> {
     let settings = |why: String| StoreError::Settings(format!("store: {why}"));
-    let mut url = url::Url::parse(access.url)
-        .map_err(|_| settings("the URL can't be read: write it as in postgres://user@host:5432/database".into()))?;
+    // Not a URL of the standard: several hosts may stand in it, each with its port. The driver reads that part.
+    let (address, query) = access.url.split_once('?').unwrap_or((access.url, ""));
     let mut tls = Tls::default();
     let mut kept = Vec::new();
-    for (name, value) in url.query_pairs() {
-        match (name.as_ref(), value.as_ref()) {
-            ("sslrootcert", path) => tls.root = Some(path.into()),
-            // The driver knows `require`; whether a certificate is looked at is decided by our connector.
-            ("sslmode", "require" | "verify-ca" | "verify-full") => {
-                tls.verify = true;
-                kept.push(("sslmode".to_owned(), "require".to_owned()));
+    for pair in query.split('&') {
+        match pair.split_once('=') {
+            Some(("sslrootcert", path)) => {
+                let path = percent_decode_str(path).decode_utf8();
+                tls.root = Some(path.map_err(|_| settings("`sslrootcert` is no text".into()))?.as_ref().into());
             }
-            (name, value) => kept.push((name.to_owned(), value.to_owned())),
+            // The driver knows `require`; whether a certificate is looked at is decided by our connector.
+            Some(("sslmode", "require" | "verify-ca" | "verify-full")) => {
+                tls.verify = true;
+                kept.push("sslmode=require");
+            }
+            _ => kept.push(pair),
         }
     }
-    url.set_query(None);
-    if !kept.is_empty() {
-        url.query_pairs_mut().extend_pairs(kept);
-    }
+    let url = format!("{address}?{}", kept.join("&"));
     // The driver's own sentence names a parameter, never the URL.
-    let mut config: Config = url.as_str().parse().map_err(|error: tokio_postgres::Error| {
+    let mut config: Config = url.parse().map_err(|error: tokio_postgres::Error| {
         let cause = std::error::Error::source(&error).map(|cause| format!(": {cause}")).unwrap_or_default();
         settings(format!("the URL can't be used{cause}"))
     })?;
