@@ -64,6 +64,7 @@ fn event(data: &str) -> anyhow::Result<(BasicProperties, String)> {
 
 const MANDATORY: BasicPublishOptions = BasicPublishOptions { mandatory: true, immediate: false };
 
+/// Publish and confirm are one future, so that the next publish need not wait until this one's frames are written.
 async fn publish(channel: &Channel, within: Duration) -> anyhow::Result<f64> {
     channel.confirm_select(ConfirmSelectOptions::default()).await?;
     let data = format!(r#"{{"text": "{}", "topic": "benchmark"}}"#, "x".repeat(58));
@@ -72,9 +73,11 @@ async fn publish(channel: &Channel, within: Duration) -> anyhow::Result<f64> {
     while start.elapsed() < within {
         while outstanding.len() < OUTSTANDING {
             let (properties, body) = event(&data)?;
-            let key = "messages.benchmark".into();
-            let sent = channel.basic_publish("amq.topic".into(), key, MANDATORY, body.as_bytes(), properties).await?;
-            outstanding.push(sent);
+            outstanding.push(async move {
+                let key = "messages.benchmark".into();
+                let sent = channel.basic_publish("amq.topic".into(), key, MANDATORY, body.as_bytes(), properties);
+                sent.await?.await
+            });
         }
         if let Some(confirmation) = outstanding.next().await {
             anyhow::ensure!(matches!(confirmation?, Confirmation::Ack(None)), "not routed");

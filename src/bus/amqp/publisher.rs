@@ -141,6 +141,7 @@ async fn run(
     state.store(1, Ordering::Release);
     let mut owner = Owner::new(channel);
     let woken = owner.woken.clone();
+    let mut batch = Vec::with_capacity(OUTSTANDING);
     let mut renewal = Renewal::default();
     let mut second = tokio::time::interval(Duration::from_secs(1));
     second.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
@@ -184,16 +185,30 @@ async fn run(
                 }
             }
             _ = second.tick() => renewal.second(std::mem::take(&mut owner.rejected)),
-            request = received.recv(), if !renewal.is_due() && owner.flights.len() < OUTSTANDING => match request {
-                Some(request) => {
-                    if state.load(Ordering::Acquire) == 2 {
+            request = received.recv(), if !renewal.is_due() && owner.flights.len() < OUTSTANDING => {
+                let Some(request) = request else { return Ended::after_up("the bus is closed") };
+                batch.push(request);
+                // Handlers that are ready hand theirs over first: what leaves as one write costs us and the broker less.
+                tokio::task::yield_now().await;
+                while owner.flights.len() + batch.len() < OUTSTANDING
+                    && let Ok(request) = received.try_recv()
+                {
+                    batch.push(request);
+                }
+                let mut broken = None;
+                for request in batch.drain(..) {
+                    if broken.is_some() {
+                        let _ = request.done.send(Outcome::NotSent(Away::Down));
+                    } else if state.load(Ordering::Acquire) == 2 {
                         let _ = request.done.send(Outcome::NotSent(Away::Blocked));
-                    } else if let Err(why) = owner.take(request) {
-                        return Ended::after_up(why);
+                    } else {
+                        broken = owner.take(request).err();
                     }
                 }
-                None => return Ended::after_up("the bus is closed"),
-            },
+                if let Some(why) = broken {
+                    return Ended::after_up(why);
+                }
+            }
             () = stop.cancelled() => {
                 let _ = tokio::time::timeout(CLOSE_WITHIN, connection.close(200, "bye".into())).await;
                 return Ended::after_up("the bus is closed");
