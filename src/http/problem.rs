@@ -24,6 +24,9 @@ pub struct Problem {
     headers: Vec<(header::HeaderName, HeaderValue)>,
 }
 
+/// What every problem's `type` begins with.
+pub const TYPES: &str = "https://fpesa.dev/problems/";
+
 /// Whole seconds that a client should wait before it tries again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
@@ -46,19 +49,30 @@ impl Problem {
         self.header(header::RETRY_AFTER, RETRY_AFTER)
     }
 
-    /// The answer, with the request's id as `instance`.
-    pub fn into_response(self, request_id: &str) -> Response<Body> {
+    /// The document that a client reads, with the request's id as `instance`.
+    pub fn document(self, request_id: &str) -> Map<String, Value> {
         let mut body = Map::new();
-        body.insert("type".into(), format!("https://fpesa.dev/problems/{}", self.suffix).into());
+        body.insert("type".into(), format!("{TYPES}{}", self.suffix).into());
         body.insert("title".into(), self.title.into());
         body.insert("status".into(), self.status.as_u16().into());
         body.insert("detail".into(), self.detail.into());
         body.insert("instance".into(), request_id.into());
         body.extend(self.members);
-        let mut response = Response::new(Body::from(Value::Object(body).to_string()));
-        *response.status_mut() = self.status;
+        body
+    }
+
+    /// The headers that come with it, such as `Allow`.
+    pub fn headers(&self) -> &[(header::HeaderName, HeaderValue)] {
+        &self.headers
+    }
+
+    /// The answer, with the request's id as `instance`.
+    pub fn into_response(mut self, request_id: &str) -> Response<Body> {
+        let (status, headers) = (self.status, std::mem::take(&mut self.headers));
+        let mut response = Response::new(Body::from(Value::Object(self.document(request_id)).to_string()));
+        *response.status_mut() = status;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
-        for (name, value) in self.headers {
+        for (name, value) in headers {
             response.headers_mut().insert(name, value);
         }
         response

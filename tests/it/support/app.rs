@@ -80,6 +80,15 @@ impl Start {
         std::fs::write(self.folder.path().join(name), text).unwrap();
     }
 
+    /// Its folder, to be used on when it has ended.
+    pub fn shared(&self) -> Arc<tempfile::TempDir> {
+        self.folder.clone()
+    }
+
+    pub fn path(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
     pub fn copy_table(&self) {
         copy_table(self.folder.path());
     }
