@@ -9,7 +9,10 @@ mod params;
 mod schemas;
 mod write;
 
-use std::{borrow::Cow, collections::BTreeMap};
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, BTreeSet},
+};
 
 use document::{Document, join};
 use schemas::Schemas;
@@ -53,12 +56,10 @@ pub fn import(source: Source) -> Result<Imported, Vec<Problem>> {
     for _ in 0..=skeleton.routes.len() + files.len() + 1 {
         let table = skeleton.write();
         let compiled = compile(&InMemory { table: &table.text, schemas: &files });
-        let (errors, others): (Vec<Problem>, Vec<Problem>) =
-            compiled.problems.into_iter().partition(|problem| problem.severity == Severity::Error);
+        let errors: Vec<Problem> = compiled.problems.into_iter().filter(|p| p.severity == Severity::Error).collect();
         if errors.is_empty() {
-            for unused in others.iter().filter(|problem| problem.code == "unused-schema") {
-                files.remove(unused.file.trim_start_matches("schemas/"));
-            }
+            let used = used(&skeleton, &files);
+            files.retain(|name, _| used.contains(name));
             let routes = skeleton.routes.iter().filter(|(_, why)| why.is_none()).count();
             return Ok(Imported { table: table.text, schemas: files, routes, warnings: doc.warnings() });
         }
@@ -113,6 +114,33 @@ fn amend(
         }
     }
     amended
+}
+
+/// Schemas that routes name, and those that these refer to.
+fn used(skeleton: &Skeleton, files: &BTreeMap<String, String>) -> BTreeSet<String> {
+    fn references(schema: &Json, found: &mut Vec<String>) {
+        match schema {
+            Json::Object(members) => {
+                found.extend(members.get("$ref").and_then(Json::as_str).map(str::to_owned));
+                members.values().for_each(|member| references(member, found));
+            }
+            Json::Array(items) => items.iter().for_each(|item| references(item, found)),
+            _ => {}
+        }
+    }
+    let mut used = BTreeSet::new();
+    let in_force = skeleton.routes.iter().filter(|(_, why)| why.is_none()).map(|(draft, _)| draft);
+    let named =
+        |draft: &operations::Draft| [draft.body.as_ref().and_then(|body| body.schema.clone()), draft.reply.clone()];
+    let mut waiting: Vec<String> = in_force.flat_map(named).flatten().collect();
+    while let Some(name) = waiting.pop() {
+        if let Some(text) = files.get(&name)
+            && used.insert(name)
+        {
+            references(&serde_json::from_str(text).unwrap_or_default(), &mut waiting);
+        }
+    }
+    used
 }
 
 /// Tells what a document may have beside its operations, and a table has not.

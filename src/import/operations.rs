@@ -146,7 +146,8 @@ fn segments(
             // A trailing slash is the same path.
             continue;
         }
-        let Some(name) = segment.strip_prefix('{').and_then(|segment| segment.strip_suffix('}')) else {
+        let inner = segment.strip_prefix('{').and_then(|segment| segment.strip_suffix('}'));
+        let Some(name) = inner.filter(|name| !name.contains(['{', '}'])) else {
             if segment.contains(['{', '}']) {
                 return Err("a segment is either text or one whole `{name}`".into());
             }
@@ -217,7 +218,9 @@ fn told(key: &str, value: &Json) -> Option<Json> {
 /// The operation's id, or one made of method and path.
 fn id(operation: &Json, method: &str, path: &str) -> String {
     let fit = |text: &str| -> String {
-        text.chars().map(|c| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '-' }).take(100).collect()
+        let fits = |c: char| c.is_ascii_alphanumeric() || "_.".contains(c);
+        let words: Vec<&str> = text.split(|c| !fits(c)).filter(|word| !word.is_empty()).collect();
+        words.join("-").chars().take(100).collect()
     };
     let given = fit(operation["operationId"].as_str().unwrap_or_default());
     if !given.is_empty() && given != "none" {
@@ -240,9 +243,10 @@ fn unique(id: &str, ids: &mut BTreeSet<String>) -> String {
 
 /// A word of a routing key or of a queue's name.
 pub fn word(text: &str) -> String {
-    let word: String = text.chars().map(|c| if c.is_ascii_alphanumeric() || c == '_' { c } else { '-' }).collect();
-    let word = word.trim_matches('-');
-    if word.is_empty() { "root".into() } else { word.chars().take(60).collect() }
+    let words: Vec<&str> =
+        text.split(|c: char| !c.is_ascii_alphanumeric() && c != '_').filter(|word| !word.is_empty()).collect();
+    let word: String = words.join("-").chars().take(60).collect();
+    if word.is_empty() { "root".into() } else { word }
 }
 
 /// The JSON one of some media types, or else the first, with what it is called without its parameters.

@@ -8,7 +8,7 @@ use super::{document::Document, operations::Draft};
 
 /// A table in the making.
 pub struct Skeleton {
-    /// The document's file, as the user named it.
+    /// The document's file.
     pub from: String,
     /// Its title and version.
     pub title: String,
@@ -39,7 +39,7 @@ impl Skeleton {
         let title = info["title"].as_str().unwrap_or("untitled").to_owned();
         let version = info["version"].as_str().unwrap_or_default();
         Self {
-            from: from.to_owned(),
+            from: from.rsplit(['/', '\\']).next().unwrap_or(from).to_owned(),
             name: super::operations::word(&title.to_lowercase()),
             title: format!("{title} {version}").trim_end().to_owned(),
             base_path: String::new(),
