@@ -87,6 +87,7 @@ fn text(asked: &Asked, explained: &Explained<'_>, paint: Paint) -> String {
         out.row("route", &format!("{}  {}", route.id, paint.dim(summary)));
         out.row("route", &paint.dim(&format!("{} {}", route.method.name(), route.path)));
     }
+    params(&mut out, explained);
     let view = explained.view();
     if let Verdict::Refused(problem) = &explained.verdict {
         for (name, value) in problem.headers() {
@@ -105,15 +106,17 @@ fn text(asked: &Asked, explained: &Explained<'_>, paint: Paint) -> String {
     out.lines.join("\n")
 }
 
-fn message(out: &mut Sheet, sent: &Sent<'_>, explained: &Explained<'_>, route: &Route, asked: &Asked) {
-    let paint = out.paint;
-    if let Some(params) = sent.params {
-        for (part, values) in [("path", &params.path), ("query", &params.query), ("header", &params.header)] {
-            for (name, value) in values {
-                out.row("params", &format!("{part}.{name} = {value}"));
-            }
+fn params(out: &mut Sheet, explained: &Explained<'_>) {
+    let Some(params) = &explained.params else { return };
+    for (part, values) in [("path", &params.path), ("query", &params.query), ("header", &params.header)] {
+        for (name, value) in values {
+            out.row("params", &format!("{part}.{name} = {value}"));
         }
     }
+}
+
+fn message(out: &mut Sheet, sent: &Sent<'_>, explained: &Explained<'_>, route: &Route, asked: &Asked) {
+    let paint = out.paint;
     if let (Some(body), false) = (&route.body, asked.body.is_empty()) {
         let fits = match &body.schema {
             Some(schema) => {

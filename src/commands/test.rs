@@ -58,7 +58,8 @@ pub fn test(table: &Path, files: &[PathBuf]) -> anyhow::Result<bool> {
         }
     }
     let not_run = if unread > 0 { format!("; {unread} of {} files not run", files.len()) } else { String::new() };
-    say(&format!("{} cases: {passed} passed, {failed} failed{not_run}", passed + failed))?;
+    let cases = if passed + failed == 1 { "1 case".to_owned() } else { format!("{} cases", passed + failed) };
+    say(&format!("{cases}: {passed} passed, {failed} failed{not_run}"))?;
     Ok(failed == 0 && unread == 0)
 }
 

@@ -79,7 +79,7 @@ async fn a_difference_is_shown_and_only_that() {
         assert_eq!((status, stderr.as_str()), (1, ""), "{body} {expect}\n{stdout}");
         let lines: Vec<&str> = stdout.lines().map(str::trim).collect();
         assert_eq!(lines[0], "FAIL  my.cases.yaml:2  it");
-        assert_eq!(*lines.last().unwrap(), "1 cases: 0 passed, 1 failed");
+        assert_eq!(*lines.last().unwrap(), "1 case: 0 passed, 1 failed");
         let at = lines.iter().position(|line| *line == place).unwrap_or_else(|| panic!("{place}: {stdout}"));
         assert_eq!(lines[at + 1], format!("expected  {expected}"), "{stdout}");
         assert!(lines[at + 2].starts_with("actual    ") && lines[at + 2].contains(actual), "{actual}: {stdout}");
@@ -183,4 +183,24 @@ async fn nothing_to_run_is_no_success() {
     let (status, _, stderr) = Start::up().table("version: 1\n").command(&["test"]).run().await;
     assert_eq!(status, 1);
     assert!(stderr.contains("routes.yaml:1:1"), "{stderr}");
+}
+
+#[tokio::test]
+async fn the_documents_examples_do_what_they_say() {
+    let document = std::fs::read_to_string(root().join("docs/cases.md")).unwrap();
+    let blocks: Vec<&str> =
+        document.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
+    assert!(!blocks.is_empty());
+    for block in blocks {
+        let (status, stdout, stderr) = run(block).await;
+        assert_eq!(status, 0, "{block}\n{stdout}{stderr}");
+    }
+    let shown = document.split("```text\n").nth(1).unwrap().split("```").next().unwrap();
+    let start = Start::up().command(&["test"]);
+    start.write(
+        "routes.cases.yaml",
+        &posting("{ text: Hello }", "{ key: messages.news }").replace("it\n", "a message goes to its topic\n"),
+    );
+    let (_, stdout, _) = start.run().await;
+    assert_eq!(stdout.strip_suffix("1 case: 0 passed, 1 failed\n"), Some(shown));
 }

@@ -7,6 +7,7 @@ mod bus_embedded;
 mod cases;
 mod cli;
 mod cluster;
+mod examples;
 mod explain;
 mod faults;
 mod feed;
