@@ -174,7 +174,7 @@ fn base_path(doc: &Document) -> String {
         !part.is_empty()
             && part != "."
             && part != ".."
-            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-._~".contains(c))
+            && part.chars().all(|c| c.is_ascii_alphanumeric() || "-._~!$&'()*+,;=:@".contains(c))
     };
     if path.is_empty() {
         return String::new();

@@ -105,12 +105,11 @@ impl<'d> Schemas<'d> {
         for (key, value) in written {
             self.keyword(key, value, &join(pointer, key), pointer, &mut out);
         }
-        if self.doc.is_3_0 {
-            exclusive(&mut out, written, "exclusiveMinimum", "minimum");
-            exclusive(&mut out, written, "exclusiveMaximum", "maximum");
-            if written.get("nullable") == Some(&Json::Bool(true)) {
-                out = nullable(out);
-            }
+        // 3.0 has these flags, and there are documents of 3.1 that still do.
+        exclusive(&mut out, written, "exclusiveMinimum", "minimum");
+        exclusive(&mut out, written, "exclusiveMaximum", "maximum");
+        if written.get("nullable") == Some(&Json::Bool(true)) {
+            out = nullable(out);
         }
         one_way_only(&mut out, written);
         Json::Object(out)
@@ -146,7 +145,7 @@ impl<'d> Schemas<'d> {
                     out.extend(reference);
                 }
             }
-            ("nullable" | "exclusiveMinimum" | "exclusiveMaximum", Json::Bool(_)) if doc.is_3_0 => {}
+            ("nullable" | "exclusiveMinimum" | "exclusiveMaximum", Json::Bool(_)) => {}
             ("discriminator" | "xml" | "externalDocs" | "$schema", _) => {}
             (key, _) if key.starts_with("x-") => {}
             ("$id" | "$dynamicRef" | "$recursiveRef" | "$vocabulary", _) => {
@@ -241,7 +240,7 @@ fn named(pointer: &str) -> String {
     name.replace("~1", "-").replace('/', ".")
 }
 
-/// 3.0 says with a flag that a bound is excluded.
+/// A flag says that a bound is excluded.
 fn exclusive(out: &mut Map<String, Json>, written: &Map<String, Json>, flag: &str, bound: &str) {
     if written.get(flag) == Some(&Json::Bool(true))
         && let Some(value) = out.shift_remove(bound)
@@ -250,14 +249,14 @@ fn exclusive(out: &mut Map<String, Json>, written: &Map<String, Json>, flag: &st
     }
 }
 
-/// 3.0 says with a flag that `null` is a value too.
+/// A flag says that `null` is a value too.
 fn nullable(mut schema: Map<String, Json>) -> Map<String, Json> {
     if let Some(Json::Array(values)) = schema.get_mut("enum")
         && !values.contains(&Json::Null)
     {
         values.push(Json::Null);
     }
-    let combines = LISTS.iter().any(|key| schema.contains_key(*key));
+    let combines = LISTS.iter().any(|key| schema.contains_key(*key)) || schema.contains_key("$ref");
     match schema.get_mut("type") {
         Some(kind @ Json::String(_)) => {
             *kind = json!([kind.take(), "null"]);

@@ -2,6 +2,7 @@
 
 use std::{collections::BTreeSet, fs, path::Path};
 
+use fpesa::route::{problem::Source, yaml};
 use serde_json::{Value, json};
 
 use crate::support::{app::Start, root};
@@ -253,4 +254,55 @@ async fn a_document_of_which_nothing_is_left_is_a_table_without_routes() {
         let (status, _, stderr) = Start::up().folder(folder).command(&["check", "out/routes.yaml"]).run().await;
         assert_eq!(status, 0, "{stderr}");
     }
+}
+
+/// Places all over a document, with the value there replaced by something else: whatever it is, there is a table that compiles, or
+/// a reason why the document is none.
+#[test]
+fn no_document_is_too_odd() {
+    fn places(value: &Value, here: &str, found: &mut Vec<String>) {
+        let mut inner = |token: &str, value: &Value| {
+            places(value, &format!("{here}/{}", token.replace('~', "~0").replace('/', "~1")), found);
+        };
+        match value {
+            Value::Object(members) => members.iter().for_each(|(name, value)| inner(name, value)),
+            Value::Array(items) => items.iter().enumerate().for_each(|(at, value)| inner(&at.to_string(), value)),
+            _ => {}
+        }
+        found.push(here.to_owned());
+    }
+    let others = [
+        json!(null),
+        json!("x"),
+        json!(-7.5),
+        json!([]),
+        json!({}),
+        json!([{}]),
+        json!({ "$ref": "#/paths" }),
+        json!(true),
+    ];
+    let (mut made, mut refused) = (0, 0);
+    for name in ["petstore.yaml", "events-3.1.json", "odd.yaml"] {
+        let text = fs::read_to_string(root().join("tests/openapi").join(name)).unwrap();
+        let source = |text: &str| Source { name: name.into(), text: text.into() };
+        let document = yaml::parse(&source(&text)).unwrap().to_json();
+        let mut all = Vec::new();
+        places(&document, "", &mut all);
+        // Some of them, each time with another value: all take a minute.
+        for (index, place) in all.iter().enumerate().step_by(7) {
+            let mut changed = document.clone();
+            changed.pointer_mut(place).unwrap().clone_from(&others[index % others.len()]);
+            match fpesa::import::import(source(&changed.to_string())) {
+                Ok(imported) => made += usize::from(imported.table.starts_with("# Made by")),
+                Err(problems) => {
+                    refused += 1;
+                    assert!(
+                        !problems.is_empty() && problems.iter().all(|p| p.code == "not-openapi"),
+                        "{place}: {problems:#?}"
+                    );
+                }
+            }
+        }
+    }
+    assert!(made > 80 && refused < 15, "{made} {refused}");
 }
