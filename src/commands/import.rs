@@ -2,7 +2,7 @@
 
 use std::{
     fs::{self, OpenOptions},
-    io::Write as _,
+    io::{self, Write as _},
     path::{Path, PathBuf},
 };
 
@@ -59,13 +59,17 @@ fn write(imported: &Imported, table: &Path, schemas: &Path) -> anyhow::Result<()
     }
     let folder = if imported.schemas.is_empty() { table.parent().unwrap_or(schemas) } else { schemas };
     fs::create_dir_all(folder).with_context(|| format!("{} can't be made", folder.display()))?;
-    for (path, text) in files {
-        let written = OpenOptions::new()
-            .write(true)
-            .create_new(true)
-            .open(&path)
-            .and_then(|mut file| file.write_all(text.as_bytes()));
-        written.with_context(|| format!("{} can't be written", path.display()))?;
+    for (at, (path, text)) in files.iter().enumerate() {
+        if let Err(error) = create(path, text) {
+            // What was made so far goes again, but not what somebody else made in the meantime.
+            let mine = if error.kind() == io::ErrorKind::AlreadyExists { at } else { at + 1 };
+            files[..mine].iter().for_each(|(path, _)| drop(fs::remove_file(path)));
+            return Err(error).with_context(|| format!("{} can't be written", path.display()));
+        }
     }
     Ok(())
+}
+
+fn create(path: &Path, text: &str) -> io::Result<()> {
+    OpenOptions::new().write(true).create_new(true).open(path)?.write_all(text.as_bytes())
 }

@@ -22,7 +22,7 @@ use write::Skeleton;
 use crate::route::{
     compile::compile,
     problem::{Problem, Severity, Source},
-    source::{Files, Refused, Unreadable},
+    source::{Files, MAX_FILE, Refused, Unreadable},
 };
 
 /// A table and its schemas, ready to be written.
@@ -53,8 +53,12 @@ pub fn import(source: Source) -> Result<Imported, Vec<Problem>> {
     let mut files: BTreeMap<String, String> =
         schemas.finish().iter().map(|(name, schema)| (name.clone(), pretty(schema))).collect();
     // Every round takes something away that the compiler refuses, so there is an end.
-    for _ in 0..=skeleton.routes.len() + files.len() + 1 {
+    for _ in 0..=skeleton.routes.len() + files.len() + 2 {
         let table = skeleton.write();
+        if table.text.len() as u64 > MAX_FILE && skeleton.shorten() {
+            doc.warn("/paths", "left-out", "the table would be larger than 1 MiB: descriptions are left out");
+            continue;
+        }
         let compiled = compile(&InMemory { table: &table.text, schemas: &files });
         let errors: Vec<Problem> = compiled.problems.into_iter().filter(|p| p.severity == Severity::Error).collect();
         if errors.is_empty() {
@@ -198,7 +202,7 @@ struct InMemory<'a> {
 
 impl Files for InMemory<'_> {
     fn table(&self) -> Result<Source, Refused> {
-        Ok(Source { name: "routes.yaml".into(), text: self.table.into() })
+        source("routes.yaml".into(), self.table)
     }
 
     fn include(&self, _: &str) -> Result<Vec<Source>, Refused> {
@@ -207,10 +211,18 @@ impl Files for InMemory<'_> {
 
     fn schema(&self, name: &str) -> Result<Source, Refused> {
         let text = self.schemas.get(name).ok_or_else(|| Refused { name: name.to_owned(), why: Unreadable::Missing })?;
-        Ok(Source { name: format!("schemas/{name}").into(), text: text.as_str().into() })
+        source(format!("schemas/{name}"), text)
     }
 
     fn schemas(&self) -> Vec<String> {
         self.schemas.keys().cloned().collect()
     }
+}
+
+/// A text of a size that can be read again.
+fn source(name: String, text: &str) -> Result<Source, Refused> {
+    if text.len() as u64 > MAX_FILE {
+        return Err(Refused { name, why: Unreadable::TooLarge });
+    }
+    Ok(Source { name: name.into(), text: text.into() })
 }

@@ -145,8 +145,8 @@ impl<'d> Schemas<'d> {
                     out.extend(reference);
                 }
             }
-            ("nullable" | "exclusiveMinimum" | "exclusiveMaximum", Json::Bool(_)) => {}
-            ("discriminator" | "xml" | "externalDocs" | "$schema", _) => {}
+            ("nullable" | "exclusiveMinimum" | "exclusiveMaximum", Json::Bool(_))
+            | ("discriminator" | "xml" | "externalDocs" | "$schema", _) => {}
             (key, _) if key.starts_with("x-") => {}
             ("$id" | "$dynamicRef" | "$recursiveRef" | "$vocabulary", _) => {
                 doc.warn(at, "left-out", format!("`{key}` is left out: schemas name each other by file here"));

@@ -49,6 +49,18 @@ impl Skeleton {
         }
     }
 
+    /// Leaves descriptions out; whether there were any.
+    pub fn shorten(&mut self) -> bool {
+        let mut shorter = false;
+        for (draft, _) in &mut self.routes {
+            shorter |= draft.told.shift_remove("description").is_some();
+            for schema in draft.params.all.iter_mut().filter_map(|param| param.schema.as_object_mut()) {
+                shorter |= schema.shift_remove("description").is_some();
+            }
+        }
+        shorter
+    }
+
     /// The table as YAML.
     pub fn write(&self) -> Written {
         let mut out = String::new();
