@@ -146,11 +146,11 @@ fn judge<'t>(table: &'t Table, asked: &Asked, explained: &mut Explained<'t>) -> 
         Target::Page(_) => return Ok(Verdict::Own),
     };
     explained.route = Some(route);
-    let headers = intake::readable(&asked.headers);
-    let mut request = intake::request(&asked.uri, &values, &headers, Bytes::new());
-    explained.params = Some(map::parameters(route, &request, &mut Vec::new()));
     intake::acceptable(route, &asked.headers)?;
-    request.body = BodyCheck::new(route, &asked.headers).whole(asked.body.clone())?;
+    let body = BodyCheck::new(route, &asked.headers).whole(asked.body.clone())?;
+    let headers = intake::texts(route, &asked.headers)?;
+    let request = intake::request(&asked.uri, &values, &headers, body);
+    explained.params = Some(map::parameters(route, &request, &mut Vec::new()));
     match intake::order(route, &request, &Prefer::of(&asked.headers))? {
         Order::Publish { message, publish, location, .. } => {
             let queues = queues(&message, table);
@@ -188,7 +188,7 @@ impl Explained<'_> {
             ..View::default()
         };
         match &self.verdict {
-            Verdict::Refused(problem) => view.problem = Some(problem.clone().document(&self.request_id)),
+            Verdict::Refused(problem) => view.problem = Some(problem.body(&self.request_id)),
             Verdict::Own => view.action = Some("gateway"),
             Verdict::Published { message, .. } => view.message("publish", message, self),
             Verdict::Called { message, .. } => view.message("call", message, self),

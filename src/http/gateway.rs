@@ -77,7 +77,7 @@ impl Gateway {
 
         intake::acceptable(route, &parts.headers)?;
         let body = self.read_body(route, &parts.headers, body).await?;
-        let headers = intake::readable(&parts.headers);
+        let headers = intake::texts(route, &parts.headers)?;
         let request = intake::request(&parts.uri, &values, &headers, body);
         let prefer = Prefer::of(&parts.headers);
         match intake::order(route, &request, &prefer)? {

@@ -13,7 +13,8 @@ use uuid::Uuid;
 use super::{assets, problem::Problem};
 use crate::route::{
     file::Method,
-    map::{self, Order},
+    invalid::{FieldError, Part},
+    map::{self, Order, Reject},
     table::{self, Action, Match, Route, Table},
 };
 
@@ -145,12 +146,25 @@ impl<'a> BodyCheck<'a> {
     }
 }
 
-/// Headers as the mapping reads them: by name in lower case, without values that are no visible ASCII.
-pub fn readable(headers: &HeaderMap) -> Vec<(String, String)> {
-    headers
-        .iter()
-        .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
-        .collect()
+/// The headers that are text. One that the route reads and that is none is refused: taken as absent it would be passed
+/// over in silence.
+pub fn texts(route: &Route, headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
+    let reads = |name: &str| {
+        let own = name == "idempotency-key" && matches!(route.action, Action::Publish(_));
+        own || route.header_params.0.iter().any(|param| param.name == name)
+    };
+    let mut texts = Vec::with_capacity(headers.len());
+    for (name, value) in headers {
+        match std::str::from_utf8(value.as_bytes()) {
+            Ok(text) => texts.push((name.as_str().to_owned(), text.to_owned())),
+            Err(_) if reads(name.as_str()) => {
+                let error = FieldError::named(Part::Header, name.as_str(), "format", "this is not UTF-8");
+                return Err(Problem::rejected(&Reject::Invalid(vec![error])));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(texts)
 }
 
 /// A request as the mapping reads it: now, and with a new id.

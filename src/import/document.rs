@@ -9,8 +9,6 @@ use crate::route::{
     yaml::{self, Node},
 };
 
-/// Nodes that a document may have: some of those that are published are large.
-const MOST_NODES: usize = 2_000_000;
 /// References that lead to references.
 const MOST_HOPS: usize = 16;
 
@@ -28,7 +26,7 @@ pub struct Document {
 impl Document {
     /// Reads a document, or says why it is none that is read.
     pub fn read(source: Source) -> Result<Self, Box<Problem>> {
-        let root = yaml::parse_within(&source, MOST_NODES)?;
+        let root = yaml::parse(&source)?;
         let json = root.to_json();
         let version = match &json["openapi"] {
             Json::String(version) => version.clone(),

@@ -28,7 +28,7 @@ pub struct Request<'a> {
     pub path_values: &'a [(&'a str, &'a str)],
     /// Query as sent, without `?`.
     pub query: Option<&'a str>,
-    /// Headers by name in lower case; a repeated one is there repeatedly. Values that are no visible ASCII are absent.
+    /// Headers by name in lower case; a repeated one is there repeatedly. Values that are no UTF-8 are absent.
     pub headers: &'a [(String, String)],
     /// The body.
     pub body: Bytes,

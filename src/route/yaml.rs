@@ -95,19 +95,14 @@ impl Node {
 
 /// Reads one document. The only problems are those that leave no tree: syntax, an alias bomb, too deep nesting.
 pub fn parse(source: &Source) -> Result<Node, Box<Problem>> {
-    parse_within(source, 100_000)
-}
-
-/// The same for a document with at most so many nodes.
-pub fn parse_within(source: &Source, nodes: usize) -> Result<Node, Box<Problem>> {
     let options = serde_saphyr::options! {
         duplicate_keys: serde_saphyr::options::DuplicateKeyPolicy::PassThrough,
         strict_booleans: true,
         with_snippet: false,
         budget: serde_saphyr::budget! {
             max_documents: 1,
-            max_nodes: nodes,
-            max_events: nodes.saturating_mul(4),
+            max_nodes: 100_000,
+            max_events: 400_000,
             max_depth: 64,
             max_aliases: 100,
             max_anchors: 100,
