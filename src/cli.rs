@@ -19,6 +19,9 @@ const EXAMPLES: &str = "Examples:
   fpesa up                                     everything in one process, nothing to install
   fpesa up --listen 127.0.0.1:0 --data-dir /tmp/fpesa
   fpesa check routes.yaml                      every mistake in the table, with its line
+  fpesa explain POST /api/v1/messages --data '{\"text\":\"Hello\"}'
+  fpesa test                                   run the cases beside the table
+  fpesa import openapi.yaml --out my-api       a table from an OpenAPI document
   fpesa gateway --bus amqp://user@host:5672    the gateway alone, on RabbitMQ
   fpesa work persist history --bus amqp://user@host:5672 --store postgres://user@host/db
   fpesa tail 'messages/#'                      the live feed on the terminal";
@@ -64,6 +67,45 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// What would become of a request, without any broker; exit status 1 when it would be refused
+    #[command(after_help = EXPLAIN)]
+    Explain {
+        /// GET, POST, PUT, PATCH, DELETE, …
+        method: String,
+        /// Path with the table's base path, and a query perhaps
+        #[arg(value_name = "PATH[?QUERY]")]
+        path: String,
+        /// A header; may be given several times, and one without a value is not sent
+        #[arg(long, short = 'H', value_name = "NAME: VALUE")]
+        header: Vec<String>,
+        /// The body, or @ and a file's name (@- is stdin); sent as application/json unless a header says otherwise
+        #[arg(long, short = 'd', value_name = "TEXT or @FILE", allow_hyphen_values = true)]
+        data: Option<String>,
+        /// For people, or as JSON
+        #[arg(long, value_enum, default_value_t = Format::Text)]
+        format: Format,
+        /// Settings
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Run the table's cases, without any broker; exit status 1 when one fails
+    #[command(after_help = "Example: fpesa test --routes orders/routes.yaml orders/routes.cases.yaml")]
+    Test {
+        /// Files of cases (default: *.cases.yaml beside the table)
+        files: Vec<PathBuf>,
+        /// Settings
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Make a table and its schemas from an OpenAPI 3.0 or 3.1 document; what is there already is never overwritten
+    #[command(after_help = "Example: fpesa import openapi.yaml --out my-api && fpesa check my-api/routes.yaml")]
+    Import {
+        /// The document, YAML or JSON
+        file: PathBuf,
+        /// Where routes.yaml and schemas/ go
+        #[arg(long, value_name = "FOLDER", default_value = ".")]
+        out: PathBuf,
+    },
     /// Show the effective settings, each with where it came from
     Config {
         /// Settings
@@ -91,6 +133,11 @@ pub enum Command {
     },
 }
 
+const EXPLAIN: &str = "Examples:
+  fpesa explain GET '/api/v1/messages?limit=5'
+  fpesa explain POST /api/v1/messages --data '{\"text\":\"Hello\"}' --header 'Prefer: return=minimal'
+  fpesa explain POST /api/v1/messages --data @message.json --format json";
+
 const BROKER: &str = "Examples:
   fpesa broker conf --bus amqp://fpesa@rabbit:5672 >> /etc/rabbitmq/rabbitmq.conf
   FPESA_FEED__PASSWORD=look FPESA_BUS_PASSWORD_FILE=/run/secrets/bus \\
@@ -117,12 +164,12 @@ pub enum BrokerPart {
     },
 }
 
-/// How `check` shows problems.
+/// How `check` and `explain` show what they found.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub enum Format {
-    /// For people, on stderr.
+    /// For people.
     Text,
-    /// One array on stdout.
+    /// JSON on stdout.
     Json,
 }
 

@@ -103,7 +103,8 @@ fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
     }
 }
 
-fn read(path: &Path, name: &str) -> Result<Source, Refused> {
+/// The text of any file, known to the user as `name`; at most [`MAX_FILE`] bytes of UTF-8.
+pub fn read(path: &Path, name: &str) -> Result<Source, Refused> {
     let refused = |why| Refused { name: name.to_owned(), why };
     let metadata = fs::metadata(path).map_err(|error| refused(why(&error)))?;
     if metadata.len() > MAX_FILE {

@@ -7,11 +7,14 @@
 pub mod app;
 pub mod broker;
 pub mod bus;
+pub mod cases;
 pub mod cli;
 pub mod commands;
 pub mod feed;
 pub mod files;
 pub mod http;
+pub mod import;
+pub mod json;
 pub mod live;
 pub mod logging;
 pub mod message;

@@ -39,6 +39,12 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             commands::check(&file, format, deny_warnings)
         }
         Command::Routes { common } => commands::routes(&load(&common)?.routes),
+        Command::Explain { method, path, header, data, format, common } => {
+            let request = commands::Request { method, path, headers: header, data };
+            commands::explain(&load(&common)?.routes, &request, format)
+        }
+        Command::Test { files, common } => commands::test(&load(&common)?.routes, &files),
+        Command::Import { file, out } => commands::import(&file, &out),
         Command::Config { common } => {
             print!("{}", effective(&common)?.show());
             Ok(true)

@@ -215,8 +215,13 @@ impl std::fmt::Debug for Ticket {
     }
 }
 
-/// Tells the worker until when somebody waits (header `fpesa-deadline`, RFC 3339 with milliseconds).
-fn stamp_deadline(message: &mut Message, left: Duration) {
+/// Makes a message a call: where its reply goes, what joins the two, how long it is worth delivering, and until when
+/// somebody waits (header `fpesa-deadline`, RFC 3339 with milliseconds).
+pub fn stamp_call(message: &mut Message, reply_to: Option<String>, correlation: &str, left: Duration) {
+    message.properties.reply_to = reply_to;
+    message.properties.correlation_id = Some(correlation.to_owned());
+    message.properties.expiration = Some(left.max(Duration::from_millis(1)));
+    message.mandatory = true;
     let at = time::OffsetDateTime::now_utc() + left;
     let at = at.replace_nanosecond(u32::from(at.millisecond()) * 1_000_000).unwrap_or(at);
     if let Ok(text) = at.format(&time::format_description::well_known::Rfc3339) {

@@ -3,13 +3,20 @@
 
 mod broker;
 mod check;
+mod explain;
+mod import;
+mod paint;
 mod routes;
+mod test;
 
 use std::io::{IsTerminal as _, Write as _};
 
 pub use broker::definitions;
 pub use check::check;
+pub use explain::{Request, explain};
+pub use import::import;
 pub use routes::routes;
+pub use test::test;
 
 use crate::route::problem::Problem;
 

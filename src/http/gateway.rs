@@ -8,34 +8,30 @@ use std::{
 
 use axum::{
     body::{Body, Bytes},
-    http::{
-        HeaderMap, HeaderName, HeaderValue, Method as HttpMethod, Request, Response, StatusCode, header, request::Parts,
-    },
+    http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header},
 };
 use bytes::BytesMut;
 use futures::FutureExt as _;
 use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
-use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{assets, metrics::CallOutcome, problem::Problem, reply, state::Gateway, system};
+use super::{
+    intake::{self, BodyCheck, Prefer, Target, accepts, text},
+    metrics::CallOutcome,
+    problem::Problem,
+    reply,
+    state::Gateway,
+    system,
+};
 use crate::{
     message::{Message, Outcome},
     route::{
-        file::Method,
-        map::{self, Order},
+        map::Order,
         schema::Schema,
-        table::{Match, Publish, Route},
+        table::{Publish, Route},
     },
 };
-
-/// Most bytes of a request's header block.
-const MAX_HEADERS: usize = 16 * 1024;
-/// Most bytes of a request's URI.
-const MAX_URI: usize = 8 * 1024;
-/// What is read of a body where none is allowed, to say so.
-const UNWANTED_BODY: u64 = 64 * 1024;
 
 impl Gateway {
     /// Answers one request; never fails.
@@ -66,62 +62,30 @@ impl Gateway {
         label: &mut Label,
     ) -> Result<Response<Body>, Problem> {
         let (mut parts, body) = request.into_parts();
-        let size: usize = parts.headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-        if size > MAX_HEADERS {
-            return Err(Problem::headers_too_large());
-        }
-        if parts.uri.path_and_query().map_or(0, |whole| whole.as_str().len()) > MAX_URI {
-            return Err(Problem::uri_too_long());
-        }
+        intake::limits(&parts.headers, &parts.uri)?;
         if let Some(answer) = system::answer(self, &mut parts).await {
             return answer;
         }
         let in_force = self.vitals.live.get();
-        let path = parts.uri.path().to_owned();
-        let Some(method) = method(&parts.method) else {
-            return Err(not_here(&in_force.table.find(Method::Get, &path), &path, &parts));
-        };
-        let found = in_force.table.find(method, &path);
-        let Match::Found(route, values) = found else {
-            if method == Method::Get
-                && let Some(file) = assets::asset(&path, &parts.headers)
-            {
-                return Ok(file);
-            }
-            return Err(not_here(&found, &path, &parts));
+        let (route, values) = match intake::find(&in_force.table, &parts.method, parts.uri.path(), &parts.headers)? {
+            Target::Route(route, values) => (route, values),
+            Target::Page(file) => return Ok(file),
         };
         label.route = Some(route.clone());
         let Ok(_place) = self.places.try_acquire() else { return Err(Problem::overloaded()) };
         let _under_way = self.vitals.metrics.under_way();
 
-        let accept = text(&parts.headers, &header::ACCEPT);
-        if matches!(route.action, crate::route::table::Action::Publish(_))
-            && !accepts(accept.as_deref(), "application/json")
-        {
-            return Err(Problem::not_acceptable("application/json"));
-        }
+        intake::acceptable(route, &parts.headers)?;
         let body = self.read_body(route, &parts.headers, body).await?;
-        let headers: Vec<(String, String)> = parts
-            .headers
-            .iter()
-            .filter_map(|(name, value)| Some((name.as_str().to_owned(), value.to_str().ok()?.to_owned())))
-            .collect();
-        let request = map::Request {
-            path: &path,
-            path_values: &values,
-            query: parts.uri.query(),
-            headers: &headers,
-            body,
-            now: OffsetDateTime::now_utc(),
-            new_id: Uuid::now_v7(),
-        };
+        let headers = intake::texts(route, &parts.headers)?;
+        let request = intake::request(&parts.uri, &values, &headers, body);
         let prefer = Prefer::of(&parts.headers);
-        match map::map(route, &request).map_err(|reject| Problem::rejected(&reject))? {
+        match intake::order(route, &request, &prefer)? {
             Order::Publish { message, id, publish, location } => {
                 self.publish(route, message, &id, publish, location, &prefer).await
             }
             Order::Call { message, timeout, reply } => {
-                let timeout = prefer.wait.map_or(timeout, |wait| wait.min(timeout));
+                let accept = text(&parts.headers, &header::ACCEPT);
                 self.call(route, message, timeout, reply, accept.as_deref(), request_id).await
             }
         }
@@ -200,20 +164,13 @@ impl Gateway {
         if body.is_end_stream() {
             return Ok(Bytes::new());
         }
-        let wanted = route.body.as_ref();
+        let check = BodyCheck::new(route, headers);
         let announced = body.size_hint().exact();
-        let wrong_type = |wanted: &crate::route::table::Body| {
-            let given = text(headers, &header::CONTENT_TYPE);
-            let takes = given.is_some_and(|given| wanted.takes(&given));
-            (!takes).then(|| Problem::unsupported_media_type(&wanted.content_type))
-        };
-        if announced.is_some_and(|size| size > 0)
-            && let Some(problem) = wanted.and_then(wrong_type)
-        {
+        if let Err(problem) = check.announced(announced) {
             drain(&mut body).await;
             return Err(problem);
         }
-        let limit = wanted.map_or(UNWANTED_BODY, |body| body.max_size);
+        let limit = check.limit();
         let within = self.settings.limits.body_timeout;
         let read = async {
             if announced.is_some_and(|size| size > limit) {
@@ -235,18 +192,10 @@ impl Gateway {
             Err(_) => return Err(Problem::body_timeout(u64::try_from(within.as_millis()).unwrap_or(u64::MAX))),
             Ok(read) => read?,
         };
-        let Some(bytes) = bytes else {
+        if bytes.is_none() {
             drain(&mut body).await;
-            return match wanted {
-                Some(_) => Err(Problem::body_too_large(limit)),
-                // Where no body is allowed its size does not matter: the mapping refuses it.
-                None => Ok(Bytes::from_static(b"-")),
-            };
-        };
-        match wanted.filter(|_| !bytes.is_empty()).and_then(wrong_type) {
-            Some(problem) => Err(problem),
-            None => Ok(bytes),
         }
+        check.read(bytes)
     }
 }
 
@@ -278,74 +227,6 @@ impl Label {
     }
 }
 
-/// 404 or 405; the gateway's own paths and the page's files take GET and HEAD alone.
-fn not_here(found: &Match<'_, '_>, path: &str, parts: &Parts) -> Problem {
-    let mut allowed: Vec<&str> = match found {
-        Match::WrongMethod(methods) => methods.iter().map(|method| method.name()).collect(),
-        Match::Found(route, _) => vec![route.method.name()],
-        Match::Nothing if assets::asset(path, &parts.headers).is_some() => vec!["GET"],
-        Match::Nothing => return Problem::not_found(),
-    };
-    if allowed.contains(&"GET") {
-        allowed.push("HEAD");
-    }
-    Problem::method_not_allowed(&allowed.join(", "))
-}
-
-fn method(method: &HttpMethod) -> Option<Method> {
-    let name = if method == HttpMethod::HEAD { "GET" } else { method.as_str() };
-    Method::ALL.iter().find(|(known, _)| *known == name).map(|(_, method)| *method)
-}
-
-/// `Prefer` (RFC 7240): a list, in one header or several.
-#[derive(Debug, Default)]
-struct Prefer {
-    minimal: bool,
-    wait: Option<Duration>,
-}
-
-impl Prefer {
-    fn of(headers: &HeaderMap) -> Self {
-        let mut prefer = Self::default();
-        let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
-        for preference in values.flat_map(|value| value.split(',')) {
-            let preference = preference.split(';').next().unwrap_or("");
-            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
-            let value = value.trim().trim_matches('"');
-            match name.trim().to_ascii_lowercase().as_str() {
-                "return" if value == "minimal" => prefer.minimal = true,
-                "wait" => prefer.wait = value.parse().ok().map(Duration::from_secs),
-                _ => {}
-            }
-        }
-        prefer
-    }
-}
-
-/// Whether an `Accept` header (RFC 9110 section 12.5.1) lets a media type through; without one everything is.
-fn accepts(accept: Option<&str>, given: &str) -> bool {
-    let Some(accept) = accept.filter(|accept| !accept.trim().is_empty()) else { return true };
-    let given = given.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
-    let kind = given.split('/').next().unwrap_or("");
-    // The most specific range that names the type decides.
-    let mut best: Option<(u8, bool)> = None;
-    for range in accept.split(',') {
-        let mut parameters = range.split(';').map(str::trim);
-        let range = parameters.next().unwrap_or("").to_ascii_lowercase();
-        let rank = match range.split_once('/') {
-            _ if range == given => 3,
-            Some((of, "*")) if of == kind => 2,
-            Some(("*", "*")) => 1,
-            _ => continue,
-        };
-        let quality = parameters.find_map(|parameter| parameter.strip_prefix("q=")).and_then(|q| q.parse::<f32>().ok());
-        if best.is_none_or(|(known, _)| rank > known) {
-            best = Some((rank, quality != Some(0.0)));
-        }
-    }
-    best.is_some_and(|(_, wanted)| wanted)
-}
-
 /// Carries the request's id, both ways.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
@@ -357,31 +238,4 @@ pub fn request_id(headers: &HeaderMap) -> String {
     };
     let given = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sane);
     given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
-}
-
-/// A header's values as one, the way a list is sent in several lines.
-fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-    (!values.is_empty()).then(|| values.join(", "))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::accepts;
-
-    #[test]
-    fn accept_headers() {
-        for (accept, expected) in [
-            (None, true),
-            (Some(""), true),
-            (Some("*/*"), true),
-            (Some("application/*;q=0.5, text/html"), true),
-            (Some("text/html"), false),
-            (Some("*/*, application/json;q=0"), false),
-            (Some("application/json; q=0.0, */*"), false),
-            (Some("text/html, */*;q=0.1"), true),
-        ] {
-            assert_eq!(accepts(accept, "application/json; charset=utf-8"), expected, "{accept:?}");
-        }
-    }
 }

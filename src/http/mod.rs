@@ -2,8 +2,10 @@
 //! [`problem`] alone.
 
 pub mod assets;
+pub mod explain;
 pub mod feed;
 pub mod gateway;
+pub mod intake;
 pub mod metrics;
 pub mod problem;
 pub mod reply;

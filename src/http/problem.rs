@@ -24,6 +24,9 @@ pub struct Problem {
     headers: Vec<(header::HeaderName, HeaderValue)>,
 }
 
+/// What every `type` of ours begins with.
+pub const TYPES: &str = "https://fpesa.dev/problems/";
+
 /// Whole seconds that a client should wait before it tries again.
 const RETRY_AFTER: HeaderValue = HeaderValue::from_static("1");
 
@@ -48,20 +51,35 @@ impl Problem {
 
     /// The answer, with the request's id as `instance`.
     pub fn into_response(self, request_id: &str) -> Response<Body> {
-        let mut body = Map::new();
-        body.insert("type".into(), format!("https://fpesa.dev/problems/{}", self.suffix).into());
-        body.insert("title".into(), self.title.into());
-        body.insert("status".into(), self.status.as_u16().into());
-        body.insert("detail".into(), self.detail.into());
-        body.insert("instance".into(), request_id.into());
-        body.extend(self.members);
-        let mut response = Response::new(Body::from(Value::Object(body).to_string()));
+        let mut response = Response::new(Body::from(Value::Object(self.body(request_id)).to_string()));
         *response.status_mut() = self.status;
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static(PROBLEM));
         for (name, value) in self.headers {
             response.headers_mut().insert(name, value);
         }
         response
+    }
+
+    /// The answer's body.
+    pub fn body(&self, request_id: &str) -> Map<String, Value> {
+        let mut body = Map::new();
+        body.insert("type".into(), format!("{TYPES}{}", self.suffix).into());
+        body.insert("title".into(), self.title.into());
+        body.insert("status".into(), self.status.as_u16().into());
+        body.insert("detail".into(), self.detail.clone().into());
+        body.insert("instance".into(), request_id.into());
+        body.extend(self.members.clone());
+        body
+    }
+
+    /// What ends its `type`.
+    pub fn suffix(&self) -> &'static str {
+        self.suffix
+    }
+
+    /// Names of the headers that it brings, in lower case.
+    pub fn header_names(&self) -> impl Iterator<Item = &str> {
+        self.headers.iter().map(|(name, _)| name.as_str())
     }
 
     /// No route has the path.
@@ -289,6 +307,11 @@ impl Problem {
             .with("outcome", "unknown")
             .retry_later(),
         }
+    }
+
+    /// The headers that it brings, such as `Allow`.
+    pub fn headers(&self) -> &[(header::HeaderName, HeaderValue)] {
+        &self.headers
     }
 
     /// A reply that is not what it must be.

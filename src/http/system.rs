@@ -14,14 +14,22 @@ use super::{
 };
 use crate::route::table::trimmed;
 
+/// Whether a path is one of the gateway's own, and whether it takes the method; `None` for all others.
+pub fn own(method: &Method, path: &str) -> Option<Result<(), Problem>> {
+    if !matches!(trimmed(path), "/healthz" | "/readyz" | "/metrics" | "/feed.json" | "/mqtt") {
+        return None;
+    }
+    if !matches!(*method, Method::GET | Method::HEAD) {
+        return Some(Err(Problem::method_not_allowed("GET, HEAD")));
+    }
+    Some(Ok(()))
+}
+
 /// The answer to one of the gateway's own paths; `None` for all others.
 pub async fn answer(gateway: &Gateway, parts: &mut Parts) -> Option<Result<Response<Body>, Problem>> {
     let path = trimmed(parts.uri.path()).to_owned();
-    if !matches!(path.as_str(), "/healthz" | "/readyz" | "/metrics" | "/feed.json" | "/mqtt") {
-        return None;
-    }
-    if !matches!(parts.method, Method::GET | Method::HEAD) {
-        return Some(Err(Problem::method_not_allowed("GET, HEAD")));
+    if let Err(problem) = own(&parts.method, &path)? {
+        return Some(Err(problem));
     }
     Some(match path.as_str() {
         "/healthz" => Ok(healthy()),

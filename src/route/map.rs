@@ -28,7 +28,7 @@ pub struct Request<'a> {
     pub path_values: &'a [(&'a str, &'a str)],
     /// Query as sent, without `?`.
     pub query: Option<&'a str>,
-    /// Headers by name in lower case; a repeated one is there repeatedly. Values that are no visible ASCII are absent.
+    /// Headers by name in lower case; a repeated one is there repeatedly. Values that are no UTF-8 are absent.
     pub headers: &'a [(String, String)],
     /// The body.
     pub body: Bytes,
@@ -73,10 +73,12 @@ pub enum Reject {
 }
 
 /// Parameters of a request, coerced.
-struct Given {
-    path: Map<String, Value>,
-    query: Map<String, Value>,
-    header: Map<String, Value>,
+#[derive(Debug, Clone, Serialize)]
+#[allow(missing_docs, reason = "the names say it")]
+pub struct Given {
+    pub path: Map<String, Value>,
+    pub query: Map<String, Value>,
+    pub header: Map<String, Value>,
 }
 
 /// Maps a request to what its route says.
@@ -111,7 +113,8 @@ pub fn map<'r>(route: &'r Route, request: &Request<'_>) -> Result<Order<'r>, Rej
     order.map_err(|error| Reject::Invalid(vec![error]))
 }
 
-fn parameters(route: &Route, request: &Request<'_>, errors: &mut Vec<FieldError>) -> Given {
+/// Reads a request's parameters; what is wrong is added to `errors`, and the rest is read all the same.
+pub fn parameters(route: &Route, request: &Request<'_>, errors: &mut Vec<FieldError>) -> Given {
     let mut path = Vec::with_capacity(request.path_values.len());
     for (name, text) in request.path_values {
         match percent_encoding::percent_decode_str(text).decode_utf8() {
@@ -223,18 +226,12 @@ fn call_order<'r>(
         route: &'a str,
         method: &'a str,
         path: &'a str,
-        params: Params<'a>,
+        params: &'a Given,
         body: Option<&'a RawValue>,
         #[serde(skip_serializing_if = "Option::is_none")]
         content_type: Option<&'a str>,
         #[serde(skip_serializing_if = "Option::is_none")]
         body_base64: Option<String>,
-    }
-    #[derive(Serialize)]
-    struct Params<'a> {
-        path: &'a Map<String, Value>,
-        query: &'a Map<String, Value>,
-        header: &'a Map<String, Value>,
     }
     let key = call.key.key(values)?;
     let mut headers = trace(request);
@@ -248,7 +245,7 @@ fn call_order<'r>(
         route: &route.id,
         method: route.method.name(),
         path: without_base(request.path, route),
-        params: Params { path: &given.path, query: &given.query, header: &given.header },
+        params: given,
         body: raw,
         content_type: header(request.headers, "content-type").filter(|_| other),
         body_base64: other.then(|| BASE64.encode(&request.body)),

@@ -4,12 +4,16 @@
 mod architecture;
 mod bus_contract;
 mod bus_embedded;
+mod cases;
 mod cli;
 mod cluster;
+mod examples;
+mod explain;
 mod faults;
 mod feed;
 mod gateway;
 mod history;
+mod import;
 mod links;
 mod rabbitmq;
 mod reload;

@@ -15,7 +15,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Bus, BusError, BusState, Deliveries, Link, pending::Pending, stamp_deadline};
+use super::{Bus, BusError, BusState, Deliveries, Link, pending::Pending, stamp_call};
 use crate::{
     message::{CallError, Message, Outcome, Reply},
     topology::{QueueKind, Topology},
@@ -110,13 +110,9 @@ impl Bus for Amqp {
     }
 
     async fn call(&self, mut message: Message, deadline: Instant) -> Result<Reply, CallError> {
-        let left = deadline.saturating_duration_since(Instant::now()).max(Duration::from_millis(1));
+        let left = deadline.saturating_duration_since(Instant::now());
         let correlation = Uuid::now_v7().simple().to_string();
-        message.properties.reply_to.clone_from(&held(&self.shared.reply_to));
-        message.properties.correlation_id = Some(correlation.clone());
-        message.properties.expiration = Some(left);
-        stamp_deadline(&mut message, left);
-        message.mandatory = true;
+        stamp_call(&mut message, held(&self.shared.reply_to).clone(), &correlation, left);
         let reply = self.shared.pending.expect(correlation.clone());
         let error = match self.caller.publish(message, deadline).await {
             Outcome::Routed => match tokio::time::timeout_at(deadline.into(), reply).await {

@@ -9,7 +9,7 @@ use std::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicU64, Ordering},
     },
-    time::{Duration, Instant, SystemTime},
+    time::{Instant, SystemTime},
 };
 
 use async_trait::async_trait;
@@ -26,7 +26,7 @@ mod broker;
 mod command;
 mod disk;
 mod queue;
-mod routing;
+pub mod routing;
 mod writer;
 
 use broker::Broker;
@@ -198,11 +198,7 @@ impl Bus for Embedded {
     async fn call(&self, mut message: Message, deadline: Instant) -> Result<Reply, CallError> {
         let left = deadline.saturating_duration_since(Instant::now());
         let correlation = Uuid::now_v7().simple().to_string();
-        message.properties.reply_to = Some(REPLY_ADDRESS.into());
-        message.properties.correlation_id = Some(correlation.clone());
-        message.properties.expiration = Some(left.max(Duration::from_millis(1)));
-        super::stamp_deadline(&mut message, left);
-        message.mandatory = true;
+        super::stamp_call(&mut message, Some(REPLY_ADDRESS.into()), &correlation, left);
         let reply = self.shared.pending.expect(correlation.clone());
         match self.publish(message, deadline).await {
             Outcome::Routed => {}

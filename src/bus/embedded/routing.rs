@@ -22,7 +22,7 @@ pub(super) fn kind<'t>(exchange: &str, topology: &'t Topology) -> Option<&'t str
 }
 
 /// Names of the queues whose bindings take the message; the default exchange is the caller's.
-pub(super) fn bound<'t>(message: &Message, topology: &'t Topology) -> Vec<&'t str> {
+pub fn bound<'t>(message: &Message, topology: &'t Topology) -> Vec<&'t str> {
     let Some(kind) = kind(&message.exchange, topology) else { return Vec::new() };
     let takes = |binding: &crate::topology::Binding| match kind {
         "topic" => topic_matches(&binding.key, &message.key),

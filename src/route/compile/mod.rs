@@ -18,7 +18,7 @@ use super::{
     table::{Action, Route, Table, WorkerSpec},
     yaml,
 };
-use crate::topology::Topology;
+use crate::topology::{Declare, Topology};
 
 /// What came of compiling.
 #[derive(Debug)]
@@ -198,10 +198,11 @@ impl Compiler<'_> {
     }
 
     fn warn_unconsumed(&mut self, topology: &Topology, workers: &BTreeMap<String, WorkerSpec>) {
-        for (key, _) in &self.file.queues {
+        for (key, queue) in &self.file.queues {
             let consumed = workers.values().any(|worker| worker.queue == key.name);
             let keeps_dead = topology.queues.values().any(|queue| queue.dead_letter.as_ref() == Some(&key.name));
-            if !consumed && !keeps_dead {
+            // Who declares a queue elsewhere consumes it elsewhere.
+            if !consumed && !keeps_dead && queue.declare == Declare::Active {
                 self.problems.push(
                     Problem::at(self.source, key.at, "unconsumed-queue", format!("nobody consumes `{}`", key.name))
                         .hint("add a worker for it under `workers:`, if it is one of fpesa's own")

@@ -1,0 +1,273 @@
+//! Taking a request in: all that decides, before a bus is asked, whether a request is taken and what it becomes.
+//! The gateway, `fpesa explain` and `fpesa test` go through here, so that none of them says what another would not do.
+
+use std::{sync::Arc, time::Duration};
+
+use axum::{
+    body::{Body, Bytes},
+    http::{HeaderMap, HeaderName, Method as HttpMethod, Response, Uri, header},
+};
+use time::OffsetDateTime;
+use uuid::Uuid;
+
+use super::{assets, problem::Problem};
+use crate::route::{
+    file::Method,
+    invalid::{FieldError, Part},
+    map::{self, Order, Reject},
+    table::{self, Action, Match, Route, Table},
+};
+
+/// Most bytes of a request's header block.
+const MAX_HEADERS: usize = 16 * 1024;
+/// Most bytes of a request's URI.
+const MAX_URI: usize = 8 * 1024;
+/// What is read of a body where none is allowed, to say so.
+const UNWANTED_BODY: u64 = 64 * 1024;
+
+/// Values of a path's parameters by name, percent-encoded as sent.
+pub type PathValues<'t, 'p> = Vec<(&'t str, &'p str)>;
+
+/// What a method and path that are not the gateway's own lead to.
+pub enum Target<'t, 'p> {
+    /// A route of the table.
+    Route(&'t Arc<Route>, PathValues<'t, 'p>),
+    /// A file of the page.
+    Page(Response<Body>),
+}
+
+/// Refuses headers and URIs that are over their limits.
+pub fn limits(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
+    if size > MAX_HEADERS {
+        return Err(Problem::headers_too_large());
+    }
+    if uri.path_and_query().map_or(0, |whole| whole.as_str().len()) > MAX_URI {
+        return Err(Problem::uri_too_long());
+    }
+    Ok(())
+}
+
+/// The route of a request, or the page's file; 404 or 405 where there is neither.
+pub fn find<'t, 'p>(
+    table: &'t Table,
+    method: &HttpMethod,
+    path: &'p str,
+    headers: &HeaderMap,
+) -> Result<Target<'t, 'p>, Problem> {
+    let Some(method) = known(method) else { return Err(not_here(&table.find(Method::Get, path), path, headers)) };
+    match table.find(method, path) {
+        Match::Found(route, values) => Ok(Target::Route(route, values)),
+        found => match assets::asset(path, headers).filter(|_| method == Method::Get) {
+            Some(file) => Ok(Target::Page(file)),
+            None => Err(not_here(&found, path, headers)),
+        },
+    }
+}
+
+/// The table's word for a method; `HEAD` is answered as `GET` is.
+pub fn known(method: &HttpMethod) -> Option<Method> {
+    let name = if method == HttpMethod::HEAD { "GET" } else { method.as_str() };
+    Method::ALL.iter().find(|(known, _)| *known == name).map(|(_, method)| *method)
+}
+
+/// 404 or 405; the gateway's own paths and the page's files take GET and HEAD alone.
+fn not_here(found: &Match<'_, '_>, path: &str, headers: &HeaderMap) -> Problem {
+    let mut allowed: Vec<&str> = match found {
+        Match::WrongMethod(methods) => methods.iter().map(|method| method.name()).collect(),
+        Match::Found(route, _) => vec![route.method.name()],
+        Match::Nothing if assets::asset(path, headers).is_some() => vec!["GET"],
+        Match::Nothing => return Problem::not_found(),
+    };
+    if allowed.contains(&"GET") {
+        allowed.push("HEAD");
+    }
+    Problem::method_not_allowed(&allowed.join(", "))
+}
+
+/// Refuses what could only be answered with a type that the client rules out. What a call is answered with is known
+/// when its reply is there.
+pub fn acceptable(route: &Route, headers: &HeaderMap) -> Result<(), Problem> {
+    const ANSWER: &str = "application/json";
+    let accept = text(headers, &header::ACCEPT);
+    if matches!(route.action, Action::Publish(_)) && !accepts(accept.as_deref(), ANSWER) {
+        return Err(Problem::not_acceptable(ANSWER));
+    }
+    Ok(())
+}
+
+/// What a route makes of a body, asked while it is read.
+pub struct BodyCheck<'a> {
+    wanted: Option<&'a table::Body>,
+    headers: &'a HeaderMap,
+}
+
+impl<'a> BodyCheck<'a> {
+    /// The check of a route's body.
+    pub fn new(route: &'a Route, headers: &'a HeaderMap) -> Self {
+        Self { wanted: route.body.as_ref(), headers }
+    }
+
+    /// Most bytes that are read.
+    pub fn limit(&self) -> u64 {
+        self.wanted.map_or(UNWANTED_BODY, |body| body.max_size)
+    }
+
+    /// Refuses a type that is not the route's, as soon as it is known that there is a body: before it is read.
+    pub fn announced(&self, size: Option<u64>) -> Result<(), Problem> {
+        if size.is_some_and(|size| size > 0) { self.right_type() } else { Ok(()) }
+    }
+
+    /// The body as the mapping gets it; `None` stands for more than [`Self::limit`] bytes.
+    pub fn read(&self, bytes: Option<Bytes>) -> Result<Bytes, Problem> {
+        match (bytes, self.wanted) {
+            (Some(bytes), _) if bytes.is_empty() => Ok(bytes),
+            (Some(bytes), _) => self.right_type().map(|()| bytes),
+            (None, Some(body)) => Err(Problem::body_too_large(body.max_size)),
+            // Where no body is allowed its size does not matter: the mapping refuses it.
+            (None, None) => Ok(Bytes::from_static(b"-")),
+        }
+    }
+
+    /// All of it at once, for a body that is there already.
+    pub fn whole(&self, bytes: Bytes) -> Result<Bytes, Problem> {
+        let size = bytes.len() as u64;
+        self.announced(Some(size))?;
+        self.read((size <= self.limit()).then_some(bytes))
+    }
+
+    fn right_type(&self) -> Result<(), Problem> {
+        let Some(wanted) = self.wanted else { return Ok(()) };
+        let given = text(self.headers, &header::CONTENT_TYPE);
+        if given.is_some_and(|given| wanted.takes(&given)) {
+            return Ok(());
+        }
+        Err(Problem::unsupported_media_type(&wanted.content_type))
+    }
+}
+
+/// The headers that are text. One that the route reads and that is none is refused: taken as absent it would be passed
+/// over in silence.
+pub fn texts(route: &Route, headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
+    let reads = |name: &str| {
+        let own = name == "idempotency-key" && matches!(route.action, Action::Publish(_));
+        own || route.header_params.0.iter().any(|param| param.name == name)
+    };
+    let mut texts = Vec::with_capacity(headers.len());
+    for (name, value) in headers {
+        match std::str::from_utf8(value.as_bytes()) {
+            Ok(text) => texts.push((name.as_str().to_owned(), text.to_owned())),
+            Err(_) if reads(name.as_str()) => {
+                let error = FieldError::named(Part::Header, name.as_str(), "format", "this is not UTF-8");
+                return Err(Problem::rejected(&Reject::Invalid(vec![error])));
+            }
+            Err(_) => {}
+        }
+    }
+    Ok(texts)
+}
+
+/// A request as the mapping reads it: now, and with a new id.
+pub fn request<'a>(
+    uri: &'a Uri,
+    path_values: &'a [(&'a str, &'a str)],
+    headers: &'a [(String, String)],
+    body: Bytes,
+) -> map::Request<'a> {
+    map::Request {
+        path: uri.path(),
+        path_values,
+        query: uri.query(),
+        headers,
+        body,
+        now: OffsetDateTime::now_utc(),
+        new_id: Uuid::now_v7(),
+    }
+}
+
+/// What a request becomes. A client's `Prefer: wait` shortens a deadline, and never lengthens it.
+pub fn order<'r>(route: &'r Route, request: &map::Request<'_>, prefer: &Prefer) -> Result<Order<'r>, Problem> {
+    let mut order = map::map(route, request).map_err(|reject| Problem::rejected(&reject))?;
+    if let (Order::Call { timeout, .. }, Some(wait)) = (&mut order, prefer.wait) {
+        *timeout = wait.min(*timeout);
+    }
+    Ok(order)
+}
+
+/// `Prefer` (RFC 7240): a list, in one header or several.
+#[derive(Debug, Default)]
+pub struct Prefer {
+    /// `return=minimal`: no body in the answer.
+    pub minimal: bool,
+    wait: Option<Duration>,
+}
+
+impl Prefer {
+    /// What a request prefers.
+    pub fn of(headers: &HeaderMap) -> Self {
+        let mut prefer = Self::default();
+        let values = headers.get_all("prefer").iter().filter_map(|value| value.to_str().ok());
+        for preference in values.flat_map(|value| value.split(',')) {
+            let preference = preference.split(';').next().unwrap_or("");
+            let (name, value) = preference.split_once('=').unwrap_or((preference, ""));
+            let value = value.trim().trim_matches('"');
+            match name.trim().to_ascii_lowercase().as_str() {
+                "return" if value == "minimal" => prefer.minimal = true,
+                "wait" => prefer.wait = value.parse().ok().map(Duration::from_secs),
+                _ => {}
+            }
+        }
+        prefer
+    }
+}
+
+/// Whether an `Accept` header (RFC 9110 section 12.5.1) lets a media type through; without one everything is.
+pub fn accepts(accept: Option<&str>, given: &str) -> bool {
+    let Some(accept) = accept.filter(|accept| !accept.trim().is_empty()) else { return true };
+    let given = given.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
+    let kind = given.split('/').next().unwrap_or("");
+    // The most specific range that names the type decides.
+    let mut best: Option<(u8, bool)> = None;
+    for range in accept.split(',') {
+        let mut parameters = range.split(';').map(str::trim);
+        let range = parameters.next().unwrap_or("").to_ascii_lowercase();
+        let rank = match range.split_once('/') {
+            _ if range == given => 3,
+            Some((of, "*")) if of == kind => 2,
+            Some(("*", "*")) => 1,
+            _ => continue,
+        };
+        let quality = parameters.find_map(|parameter| parameter.strip_prefix("q=")).and_then(|q| q.parse::<f32>().ok());
+        if best.is_none_or(|(known, _)| rank > known) {
+            best = Some((rank, quality != Some(0.0)));
+        }
+    }
+    best.is_some_and(|(_, wanted)| wanted)
+}
+
+/// A header's values as one, the way a list is sent in several lines.
+pub fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
+    let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
+    (!values.is_empty()).then(|| values.join(", "))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::accepts;
+
+    #[test]
+    fn accept_headers() {
+        for (accept, expected) in [
+            (None, true),
+            (Some(""), true),
+            (Some("*/*"), true),
+            (Some("application/*;q=0.5, text/html"), true),
+            (Some("text/html"), false),
+            (Some("*/*, application/json;q=0"), false),
+            (Some("application/json; q=0.0, */*"), false),
+            (Some("text/html, */*;q=0.1"), true),
+        ] {
+            assert_eq!(accepts(accept, "application/json; charset=utf-8"), expected, "{accept:?}");
+        }
+    }
+}
