@@ -106,6 +106,20 @@ pub enum Command {
         #[arg(long, value_name = "FOLDER", default_value = ".")]
         out: PathBuf,
     },
+    /// Print the table's HTTP side as OpenAPI 3.1, as `/openapi.json` serves it
+    #[command(after_help = "Example: fpesa openapi --routes routes.yaml > openapi.json")]
+    Openapi {
+        /// Settings
+        #[command(flatten)]
+        common: Common,
+    },
+    /// Print what travels on the bus and the feed as AsyncAPI 3.0, as `/asyncapi.json` serves it
+    #[command(after_help = "Example: fpesa asyncapi --bus amqp://user@host:5672 > asyncapi.json")]
+    Asyncapi {
+        /// Settings
+        #[command(flatten)]
+        common: Common,
+    },
     /// Show the effective settings, each with where it came from
     Config {
         /// Settings

@@ -2,7 +2,7 @@
 //!
 //! Reading order: [`message`] and [`topology`] are the nouns; [`route`] turns the table and a request into them;
 //! [`bus`] is the port they travel through; [`http`] and [`feed`] face the clients; [`runner`] joins queues to workers;
-//! [`app`] joins everything. [`settings`] and [`cli`] are what a process is told; [`commands`] are those that serve nothing.
+//! [`app`] joins everything. [`docs`] describes a table to others. [`settings`] and [`cli`] are what a process is told; [`commands`] are those that serve nothing.
 
 pub mod app;
 pub mod broker;
@@ -10,6 +10,7 @@ pub mod bus;
 pub mod cases;
 pub mod cli;
 pub mod commands;
+pub mod docs;
 pub mod feed;
 pub mod files;
 pub mod http;

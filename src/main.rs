@@ -45,6 +45,8 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         }
         Command::Test { files, common } => commands::test(&load(&common)?.routes, &files),
         Command::Import { file, out } => commands::import(&file, &out),
+        Command::Openapi { common } => commands::openapi(&load(&common)?),
+        Command::Asyncapi { common } => commands::asyncapi(&load(&common)?),
         Command::Config { common } => {
             print!("{}", effective(&common)?.show());
             Ok(true)

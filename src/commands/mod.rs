@@ -6,6 +6,7 @@ mod check;
 mod explain;
 mod import;
 mod paint;
+mod documents;
 mod routes;
 mod test;
 
@@ -15,6 +16,7 @@ pub use broker::definitions;
 pub use check::check;
 pub use explain::{Request, explain};
 pub use import::import;
+pub use documents::{asyncapi, openapi};
 pub use routes::routes;
 pub use test::test;
 

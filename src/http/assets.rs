@@ -32,8 +32,7 @@ pub fn asset(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     let file = Dist::get(name)?;
     let hash: String = file.metadata.sha256_hash().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
     let tag = format!("\"{hash}\"");
-    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
-    let unchanged = known.flat_map(|value| value.split(',')).map(str::trim).any(|value| value == tag || value == "*");
+    let unchanged = is_known(headers, &tag);
     let mut response = Response::new(if unchanged { Body::empty() } else { Body::from(file.data) });
     if unchanged {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
@@ -46,6 +45,15 @@ pub fn asset(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     out.insert(header::ETAG, HeaderValue::from_str(&tag).ok()?);
     out.extend(SECURITY.iter().cloned());
     Some(response)
+}
+
+/// Whether `If-None-Match` names a tag (RFC 9110 section 13.1.2).
+pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
+    let known = headers.get_all(header::IF_NONE_MATCH).iter().filter_map(|value| value.to_str().ok());
+    known
+        .flat_map(|value| value.split(','))
+        .map(str::trim)
+        .any(|value| value.trim_start_matches("W/") == tag || value == "*")
 }
 
 fn content_type(mime: &str) -> String {

@@ -3,6 +3,7 @@
 
 pub mod assets;
 pub mod explain;
+pub mod documents;
 pub mod feed;
 pub mod gateway;
 pub mod intake;

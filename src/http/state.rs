@@ -2,7 +2,7 @@
 
 use tokio::sync::Semaphore;
 
-use super::vitals::Vitals;
+use super::{documents::Documents, vitals::Vitals};
 use crate::settings::Settings;
 
 /// Everything that a request needs.
@@ -11,6 +11,8 @@ pub struct Gateway {
     pub vitals: Vitals,
     /// Settings.
     pub settings: Settings,
+    /// Documents of the table in force.
+    pub(super) documents: Documents,
     /// Requests that may be worked on at the same time.
     pub(super) places: Semaphore,
     /// Calls that may wait at the same time.
@@ -22,6 +24,6 @@ impl Gateway {
     pub fn new(vitals: Vitals, settings: Settings) -> Self {
         let places = Semaphore::new(settings.limits.max_in_flight);
         let calls = Semaphore::new(settings.limits.max_calls);
-        Self { vitals, settings, places, calls }
+        Self { vitals, settings, documents: Documents::default(), places, calls }
     }
 }

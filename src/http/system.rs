@@ -1,4 +1,4 @@
-//! The gateway's own paths: health, readiness, metrics, and what a browser needs to know of the feed.
+//! The gateway's own paths: health, readiness, metrics, the documents, and what a browser needs to know of the feed.
 
 use axum::{
     body::Body,
@@ -7,6 +7,8 @@ use axum::{
 use serde_json::{Value, json};
 
 use super::{
+    assets,
+    documents::{self, Which},
     feed,
     problem::Problem,
     state::Gateway,
@@ -14,9 +16,12 @@ use super::{
 };
 use crate::route::table::trimmed;
 
+const PATHS: [&str; 8] =
+    ["/healthz", "/readyz", "/metrics", "/feed.json", "/mqtt", "/openapi.json", "/asyncapi.json", "/docs"];
+
 /// Whether a path is one of the gateway's own, and whether it takes the method; `None` for all others.
 pub fn own(method: &Method, path: &str) -> Option<Result<(), Problem>> {
-    if !matches!(trimmed(path), "/healthz" | "/readyz" | "/metrics" | "/feed.json" | "/mqtt") {
+    if !PATHS.contains(&trimmed(path)) {
         return None;
     }
     if !matches!(*method, Method::GET | Method::HEAD) {
@@ -35,6 +40,9 @@ pub async fn answer(gateway: &Gateway, parts: &mut Parts) -> Option<Result<Respo
         "/healthz" => Ok(healthy()),
         "/readyz" => Ok(gateway.vitals.gateway_ready().await),
         "/metrics" => Ok(gateway.vitals.metrics().await),
+        "/openapi.json" => documents::answer(gateway, Which::OpenApi, &parts.headers).await,
+        "/asyncapi.json" => documents::answer(gateway, Which::AsyncApi, &parts.headers).await,
+        "/docs" => assets::asset("/docs.html", &parts.headers).ok_or_else(Problem::not_found),
         "/feed.json" => Ok(json_answer(StatusCode::OK, &feed_document(gateway))),
         _ => feed::upgrade(gateway, parts).await,
     })

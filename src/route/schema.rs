@@ -26,8 +26,8 @@ pub struct Schema {
 /// The schema of the table itself: it stands beside the others for editors, and no route names it.
 const OF_THE_TABLE: &str = "routes.schema.json";
 
-/// Inside the compiler every schema file has an address under this one; nothing is ever fetched from it.
-const BASE: &str = "file:///schemas/";
+/// Every schema file has an address under this one; nothing is ever fetched from it.
+pub const BASE: &str = "file:///schemas/";
 
 /// All schemas of a table.
 pub struct Schemas {
@@ -93,6 +93,11 @@ impl Schemas {
     pub fn inline(&mut self, source: &Source, node: &Node, problems: &mut Vec<Problem>) -> Option<Schema> {
         duplicates(source, node, problems);
         self.build(source, node, node.to_json(), &format!("{BASE}.inline"), problems)
+    }
+
+    /// Every file of `schemas/` by its address under [`BASE`].
+    pub fn documents(&self) -> Arc<BTreeMap<String, Json>> {
+        self.contents.clone()
     }
 
     /// Whether `schemas/` holds files that nothing names.

@@ -27,6 +27,8 @@ pub struct Table {
     pub workers: BTreeMap<String, WorkerSpec>,
     /// MQTT filters that browsers may read.
     pub feed: Vec<Filter>,
+    /// Every file of `schemas/` by its address under [`BASE`](super::schema::BASE), for the API descriptions.
+    pub schemas: Arc<BTreeMap<String, serde_json::Value>>,
     matchers: HashMap<Method, Matcher>,
 }
 
@@ -197,7 +199,7 @@ impl Table {
         for (index, route) in routes.iter().enumerate() {
             matchers.entry(route.method).or_default().insert(&route.segments, index);
         }
-        Self { routes, topology, workers, feed, matchers }
+        Self { routes, topology, workers, feed, schemas: Arc::default(), matchers }
     }
 
     /// The route of a request. A trailing slash is the same path.

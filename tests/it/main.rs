@@ -9,6 +9,7 @@ mod cli;
 mod cluster;
 mod examples;
 mod explain;
+mod documents;
 mod faults;
 mod feed;
 mod gateway;

@@ -5,6 +5,8 @@ mod bus;
 mod reach;
 mod routes;
 
+pub use reach::may_match;
+
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use fpesa_workers::{KINDS, topic::Filter};
@@ -76,7 +78,9 @@ fn read(files: &dyn Files, problems: &mut Vec<Problem>) -> Option<Table> {
     schemas.warn_unused(problems);
 
     watch(&mut topology, &routes);
-    Some(Table::new(routes.into_iter().map(Arc::new).collect(), topology, workers, feed))
+    let mut table = Table::new(routes.into_iter().map(Arc::new).collect(), topology, workers, feed);
+    table.schemas = schemas.documents();
+    Some(table)
 }
 
 fn unreadable(refused: &Refused) -> Problem {

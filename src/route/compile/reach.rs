@@ -27,6 +27,11 @@ pub(super) fn reaches(exchange: &str, key: &Template, topology: &Topology, kinds
     queues.filter(|(_, queue)| bound(queue)).map(|(name, _)| name.clone()).collect()
 }
 
+/// Whether a topic pattern (`messages.#`) fits some key of a template.
+pub fn may_match(pattern: &str, key: &Template) -> bool {
+    overlap(&split(pattern), &words(key))
+}
+
 /// A word of a key or of a pattern.
 #[derive(Debug, Clone, PartialEq, Eq)]
 enum Word {

@@ -1,0 +1,20 @@
+//! The documents of a table: OpenAPI for its HTTP side, AsyncAPI for its messages. Pure functions of the table and the
+//! settings; the same table gives the same bytes.
+//!
+//! Reading order: [`schemas`] and [`sample`] (with [`example`]) prepare what both need; [`openapi`] with [`paths`],
+//! [`problems`] and [`system`]; [`asyncapi`] with [`messages`], [`servers`] and [`draft07`].
+
+mod asyncapi;
+mod draft07;
+mod example;
+mod messages;
+mod openapi;
+mod paths;
+mod problems;
+mod sample;
+mod schemas;
+mod servers;
+mod system;
+
+pub use asyncapi::asyncapi;
+pub use openapi::openapi;
