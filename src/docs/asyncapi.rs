@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use serde_json::{Map, Value as Json, json};
 
 use super::{
-    draft07::draft07,
+    dialect::older,
     messages, problems,
     sample::{Described, sample},
     schemas::Components,
@@ -52,7 +52,7 @@ pub fn asyncapi(table: &Table, settings: &Settings) -> Json {
         components.add(&name, schema);
     }
     let schemas: Map<String, Json> =
-        components.ready().iter().map(|(name, schema)| (name.clone(), draft07(schema))).collect();
+        components.ready().iter().map(|(name, schema)| (name.clone(), older(schema))).collect();
     json!({
         "asyncapi": "3.0.0",
         "info": {

@@ -3,7 +3,7 @@
 
 use std::{cell::Cell, collections::BTreeMap};
 
-use regex_syntax::hir::{Hir, HirKind};
+use regex_syntax::hir::{Class, ClassUnicodeRange, Hir, HirKind};
 use serde_json::{Map, Value as Json, json};
 
 use super::schemas::AT;
@@ -68,8 +68,8 @@ impl<'a> Examples<'a> {
             "object" => self.object(&keywords, wanted, depth),
             "array" => self.array(&keywords, depth),
             "string" => text(&keywords),
-            "integer" => number(&keywords, 1.0),
-            "number" => number(&keywords, 0.0),
+            "integer" => Some(number(&keywords, 1.0)),
+            "number" => Some(number(&keywords, 0.0)),
             "boolean" => Some(true.into()),
             _ => Some(Json::Null),
         }
@@ -206,7 +206,7 @@ fn kind(keywords: &Map<String, Json>) -> Option<&str> {
     })
 }
 
-fn number(keywords: &Map<String, Json>, otherwise: f64) -> Option<Json> {
+fn number(keywords: &Map<String, Json>, otherwise: f64) -> Json {
     let is = |keyword: &str| keywords.get(keyword).and_then(Json::as_f64);
     let step = is("multipleOf").or(is("exclusiveMinimum").or(is("exclusiveMaximum")).map(|_| 1.0));
     let mut value = otherwise;
@@ -227,7 +227,7 @@ fn number(keywords: &Map<String, Json>, otherwise: f64) -> Option<Json> {
     }
     #[allow(clippy::cast_possible_truncation, reason = "it is whole and within the range")]
     let whole = (value.fract() == 0.0 && value.abs() < 9e15).then_some(value as i64);
-    Some(whole.map_or_else(|| json!(value), Json::from))
+    whole.map_or_else(|| json!(value), Json::from)
 }
 
 fn text(keywords: &Map<String, Json>) -> Option<Json> {
@@ -306,10 +306,10 @@ fn write(hir: &Hir, more: u32, out: &mut String) -> Option<()> {
 }
 
 /// A character of a class: a letter or a digit where there is one.
-fn pick(class: &regex_syntax::hir::Class) -> Option<char> {
-    let regex_syntax::hir::Class::Unicode(class) = class else { return None };
+fn pick(class: &Class) -> Option<char> {
+    let Class::Unicode(class) = class else { return None };
     let holds = |c: &char| class.iter().any(|range| (range.start()..=range.end()).contains(c));
-    "aA1".chars().chain(' '..='~').find(holds).or_else(|| class.iter().next().map(|range| range.start()))
+    "aA1".chars().chain(' '..='~').find(holds).or_else(|| class.iter().next().map(ClassUnicodeRange::start))
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 
 use serde_json::{Map, Value as Json, json};
 
-use super::{draft07::draft07, openapi::history, problems::MESSAGE, sample::Described, schemas::reference};
+use super::{dialect::older, openapi::history, problems::MESSAGE, sample::Described, schemas::reference};
 use crate::{
     message::{APP_ID, CLOUDEVENT, HeaderValue, Message},
     route::{
@@ -35,7 +35,7 @@ pub fn published(described: &Described<'_>, publish: &Publish, example: Option<&
     }
     out.insert("headers".into(), headers(&route.id, &publish.headers, &[]));
     if let Some(payload) = payload {
-        out.insert("payload".into(), draft07(&payload));
+        out.insert("payload".into(), older(&payload));
     }
     out.insert("bindings".into(), json!({ "amqp": { "messageType": publish.kind, "bindingVersion": "0.3.0" } }));
     out.insert(
@@ -128,7 +128,7 @@ pub fn asked(described: &Described<'_>, example: Option<&Message>) -> Json {
     out.insert("title".into(), route.summary.clone().unwrap_or_else(|| route.id.clone()).into());
     out.insert("contentType".into(), "application/json".into());
     out.insert("headers".into(), headers(&route.id, key_headers, &further));
-    out.insert("payload".into(), draft07(&payload));
+    out.insert("payload".into(), older(&payload));
     out.insert("correlationId".into(), correlation());
     out.insert(
         "x-properties".into(),
@@ -169,7 +169,7 @@ pub fn answered(table: &Table, described: &Described<'_>) -> Json {
         }),
     );
     if let Some(schema) = schema {
-        out.insert("payload".into(), draft07(&json!({ "anyOf": [schema, reference("Problem", "")] })));
+        out.insert("payload".into(), older(&json!({ "anyOf": [schema, reference("Problem", "")] })));
     }
     out.insert("correlationId".into(), correlation());
     Json::Object(out)

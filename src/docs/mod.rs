@@ -2,10 +2,10 @@
 //! settings; the same table gives the same bytes.
 //!
 //! Reading order: [`schemas`] and [`sample`] (with [`example`]) prepare what both need; [`openapi`] with [`paths`],
-//! [`problems`] and [`system`]; [`asyncapi`] with [`messages`], [`servers`] and [`draft07`].
+//! [`problems`] and [`system`]; [`asyncapi`] with [`messages`] and [`servers`]. [`dialect`] is for both.
 
 mod asyncapi;
-mod draft07;
+mod dialect;
 mod example;
 mod messages;
 mod openapi;

@@ -27,7 +27,7 @@ pub fn openapi(table: &Table, settings: &Settings) -> Json {
     let mut components = Components::new(&table.schemas, own.iter().map(|(name, _)| name.as_str()));
     let described: Vec<Described<'_>> =
         table.routes.iter().map(|route| Described::new(route, &mut components)).collect();
-    let placed = place(table.routes.iter().map(AsRef::as_ref));
+    let placed = place(&table.routes);
 
     let mut paths = Map::new();
     for (described, placed) in described.iter().zip(&placed) {
@@ -337,12 +337,12 @@ fn own_schemas(kinds: &[Kind]) -> Vec<(String, Json)> {
 }
 
 fn parameters() -> Json {
-    let id = "[0-9A-Fa-f]{8}-(?:[0-9A-Fa-f]{4}-){3}[0-9A-Fa-f]{12}";
+    let id = "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}";
     json!({
         "Idempotency-Key": {
             "name": "Idempotency-Key", "in": "header",
             "description": "The message's id, a UUID, bare or quoted: a message that is sent again with it is kept once.",
-            "schema": { "type": "string", "pattern": format!("^(?:{id}|\"{id}\")$") },
+            "schema": { "type": "string", "pattern": format!("^\"?{id}\"?$") },
             "example": MESSAGE,
         },
         "Prefer-return": {

@@ -1,7 +1,10 @@
 //! Where routes stand in an API description. Its paths know no catch-all, and one path has one name for each parameter:
 //! a name is none of a client's business, so it may differ from the table's.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    sync::Arc,
+};
 
 use crate::route::{
     file::Method,
@@ -27,14 +30,14 @@ pub enum Named {
 }
 
 /// Places all routes, in the table's order.
-pub fn place<'r>(routes: impl Iterator<Item = &'r Route> + Clone) -> Vec<Placed> {
+pub fn place(routes: &[Arc<Route>]) -> Vec<Placed> {
     let mut by_shape: BTreeMap<String, Vec<String>> = BTreeMap::new();
     let mut taken: BTreeSet<(String, Method)> = BTreeSet::new();
     let mut placed: BTreeMap<usize, Placed> = BTreeMap::new();
     let catches = |route: &Route| matches!(route.segments.last(), Some(Segment::Rest(_)));
     // A catch-all gives way to what is more specific: with `/a/{x}` beside it, it takes two segments and more.
     for last in [false, true] {
-        for (index, route) in routes.clone().enumerate().filter(|(_, route)| catches(route) == last) {
+        for (index, route) in routes.iter().enumerate().filter(|(_, route)| catches(route) == last) {
             let mut further = 0;
             loop {
                 let parts = parts(&route.segments, further);

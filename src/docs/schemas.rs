@@ -1,4 +1,4 @@
-//! JSON Schemas as components of one document: every file of `schemas/` that is named becomes a component, and every
+//! JSON Schemas as components of one document, in the words of 2020-12: every file of `schemas/` that is named becomes a component, and every
 //! reference, whether by file, pointer, `$anchor` or `$id`, becomes a pointer within the document.
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -6,13 +6,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde_json::{Map, Value as Json, json};
 use url::Url;
 
+use super::dialect::{newer, newer_pointer};
 use crate::route::schema::{BASE, Schema};
 
 /// Where components stand, in OpenAPI and in AsyncAPI alike.
 pub const AT: &str = "#/components/schemas/";
 
-/// The dialect of OpenAPI 3.1: needs no `$schema`.
-const DIALECT: &str = "https://json-schema.org/draft/2020-12/schema";
+/// Drafts in which nothing counts beside a `$ref`, as their `$schema` names them.
+const LONE_REFERENCES: [&str; 4] = ["draft-03", "draft-04", "draft-06", "draft-07"];
 
 /// Keywords whose value is a map of names to schemas.
 pub(super) const MAPS: [&str; 6] =
@@ -36,6 +37,8 @@ struct Document<'t> {
     component: Option<String>,
     /// Pointers to the schemas in it that have an address of their own (`$id`).
     resources: Vec<(String, String)>,
+    /// Whether nothing counts beside a reference.
+    lone_references: bool,
 }
 
 /// Where in a document a schema stands: the resource that it belongs to.
@@ -70,10 +73,10 @@ impl<'t> Components<'t> {
         let rewritten = self.rewrite(&schema.json, &document, "", &Here { base, resource: String::new() });
         match component {
             Some(name) => {
-                self.ready.insert(name.clone(), rewritten);
+                self.ready.insert(name.clone(), newer(&rewritten));
                 reference(&name, "")
             }
-            None => rewritten,
+            None => newer(&rewritten),
         }
     }
 
@@ -93,13 +96,8 @@ impl<'t> Components<'t> {
         self.names.insert(address.to_owned(), name.clone());
         if let (Some(root), Ok(base)) = (self.files.get(address), Url::parse(address)) {
             let document = Document::new(root, Some(name.clone()), &base);
-            let mut schema = self.rewrite(root, &document, "", &Here { base, resource: String::new() });
-            if let (Some(object), Some(dialect)) = (schema.as_object_mut(), root.get("$schema"))
-                && dialect.as_str().map(|dialect| dialect.trim_end_matches('#')) != Some(DIALECT)
-            {
-                object.insert("$schema".into(), dialect.clone());
-            }
-            self.ready.insert(name.clone(), schema);
+            let schema = self.rewrite(root, &document, "", &Here { base, resource: String::new() });
+            self.ready.insert(name.clone(), newer(&schema));
         }
         name
     }
@@ -117,8 +115,9 @@ impl<'t> Components<'t> {
     fn rewrite(&mut self, schema: &Json, document: &Document<'_>, pointer: &str, here: &Here) -> Json {
         let Json::Object(keywords) = schema else { return schema.clone() };
         let here = here.within(keywords, pointer);
+        let lone = document.lone_references && keywords.get("$ref").is_some_and(Json::is_string);
         let mut out = Map::new();
-        for (keyword, value) in keywords {
+        for (keyword, value) in keywords.iter().filter(|(keyword, _)| !lone || *keyword == "$ref") {
             let at = format!("{pointer}/{}", token(keyword));
             let value = match (keyword.as_str(), value) {
                 (
@@ -174,7 +173,7 @@ impl<'t> Components<'t> {
         } else {
             anchor(root.pointer(&resource)?, &fragment, &resource)?
         };
-        Some(format!("{AT}{component}{}", encode(&pointer)))
+        Some(format!("{AT}{component}{}", encode(&newer_pointer(root, &pointer))))
     }
 }
 
@@ -182,7 +181,9 @@ impl<'t> Document<'t> {
     fn new(root: &'t Json, component: Option<String>, base: &Url) -> Self {
         let mut resources = Vec::new();
         find_resources(root, "", &Here { base: base.clone(), resource: String::new() }, &mut resources);
-        Self { root, component, resources }
+        let draft = root.get("$schema").and_then(Json::as_str).unwrap_or("");
+        let lone_references = LONE_REFERENCES.iter().any(|old| draft.contains(old));
+        Self { root, component, resources, lone_references }
     }
 }
 
@@ -283,4 +284,58 @@ fn without_fragment(url: &Url) -> String {
     let mut url = url.clone();
     url.set_fragment(None);
     url.into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn references_of_every_kind() {
+        let files: BTreeMap<String, Json> = [
+            (
+                "a.json",
+                json!({
+                    "$id": "https://example.com/elsewhere/a",
+                    "properties": {
+                        "$ref": { "$ref": "#/$defs/in%20b" },
+                        "own": { "$ref": "" },
+                        "part": { "$ref": "part#/$defs/deep" },
+                        "meta": { "$ref": "https://json-schema.org/draft/2020-12/schema" },
+                    },
+                    "enum": [{ "$ref": "data" }],
+                    "$defs": {
+                        "in b": { "$anchor": "x" },
+                        "p": { "$id": "part", "$ref": "#here", "$defs": { "deep": { "$anchor": "here" } } },
+                    },
+                }),
+            ),
+            ("sub/b.json", json!({ "allOf": [{ "$ref": "../a.json#x" }, { "$ref": "c d.json" }] })),
+            ("sub/c%20d.json", json!(true)),
+            (
+                "old.json",
+                json!({
+                    "$schema": "http://json-schema.org/draft-07/schema#",
+                    "items": [{ "$ref": "#/items/1", "type": "string" }, {}],
+                }),
+            ),
+        ]
+        .map(|(name, schema)| (format!("{BASE}{name}"), schema))
+        .into();
+        let mut components = Components::new(&files, ["a"]);
+        let b = components.file(&format!("{BASE}sub/b.json"));
+        let old = components.file(&format!("{BASE}old.json"));
+        let ready = components.ready();
+        assert_eq!((b.as_str(), old.as_str()), ("sub.b", "old"));
+        let to = |pointer: &str| json!({ "$ref": format!("{AT}{pointer}") });
+        assert_eq!(ready["sub.b"]["allOf"], json!([to("a_2/$defs/in%20b"), to("sub.c.20d")]));
+        let a = &ready["a_2"];
+        assert_eq!(a["properties"]["$ref"], to("a_2/$defs/in%20b"));
+        assert_eq!(a["properties"]["own"], to("a_2"));
+        assert_eq!(a["properties"]["part"], to("a_2/$defs/p/$defs/deep"));
+        assert_eq!(a["properties"]["meta"], json!({}));
+        assert_eq!(a["enum"], json!([{ "$ref": "data" }]));
+        assert_eq!(a["$defs"]["p"]["$ref"], to("a_2/$defs/p/$defs/deep")["$ref"]);
+        assert_eq!(ready["old"], json!({ "prefixItems": [to("old/prefixItems/1"), {}] }));
+    }
 }

@@ -130,7 +130,10 @@ async fn a_rich_table_is_told_whole() {
     let tree = &schemas["shared.tree"];
     assert_eq!(tree["properties"]["children"]["items"]["$ref"], "#/components/schemas/shared.tree");
     assert_eq!(tree["properties"]["name"]["$ref"], "#/components/schemas/shared.names/$defs/name");
-    assert_eq!(schemas["old"]["properties"]["pair"]["items"][1]["$ref"], "#/components/schemas/old/definitions/word");
+    assert_eq!(
+        schemas["old"]["properties"]["pair"]["prefixItems"][1]["$ref"],
+        "#/components/schemas/old/definitions/word"
+    );
     assert_eq!(schemas["live.body"]["properties"]["point"]["$ref"], "#/components/schemas/live.body/$defs/point");
 
     // Examples are requests that the route takes: what its templates need is there.
