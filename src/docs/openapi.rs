@@ -197,8 +197,15 @@ fn request_body(body: &Body, schema: Option<&Json>, sample: Option<&Sample>) -> 
     let schema = match schema {
         Some(schema) => schema.clone(),
         None if body.json => json!({}),
-        None if body.content_type.starts_with("text/") => json!({ "type": "string" }),
-        None => json!({ "type": "string", "format": "binary" }),
+        // No bytes are no body.
+        None => {
+            let least = u8::from(body.required);
+            if body.content_type.starts_with("text/") {
+                json!({ "type": "string", "minLength": least })
+            } else {
+                json!({ "type": "string", "format": "binary", "minLength": least })
+            }
+        }
     };
     let mut media = json!({ "schema": schema });
     if let (Some(value), Some(media)) = (sample.and_then(|sample| sample.body.as_ref()), media.as_object_mut()) {
@@ -337,12 +344,11 @@ fn own_schemas(kinds: &[Kind]) -> Vec<(String, Json)> {
 }
 
 fn parameters() -> Json {
-    let id = "[0-9A-Fa-f]{8}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{4}-[0-9A-Fa-f]{12}";
     json!({
         "Idempotency-Key": {
             "name": "Idempotency-Key", "in": "header",
             "description": "The message's id, a UUID, bare or quoted: a message that is sent again with it is kept once.",
-            "schema": { "type": "string", "pattern": format!("^\"?{id}\"?$") },
+            "schema": { "type": "string", "format": "uuid" },
             "example": MESSAGE,
         },
         "Prefer-return": {

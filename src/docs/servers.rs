@@ -1,5 +1,7 @@
 //! Where messages travel: the bus, and the feed of browsers. No user and no password of a URL comes here.
 
+use std::net::SocketAddr;
+
 use serde_json::{Map, Value as Json, json};
 
 use crate::settings::Settings;
@@ -46,7 +48,7 @@ fn feed(settings: &Settings) -> Json {
     let description = "MQTT over a WebSocket, subprotocol `mqtt`, for reading alone; `/feed.json` says where it is.";
     let url = settings.feed.url.as_deref().and_then(|url| url::Url::parse(url).ok());
     let (host, path, secure) = match url {
-        _ if settings.bus_is_embedded() => (settings.listen.to_string(), "/mqtt".to_owned(), false),
+        _ if settings.bus_is_embedded() => (reached(settings.listen), "/mqtt".to_owned(), false),
         Some(url) => {
             let host = url.host_str().unwrap_or("localhost");
             let host = url.port().map_or(host.to_owned(), |port| format!("{host}:{port}"));
@@ -65,6 +67,16 @@ fn feed(settings: &Settings) -> Json {
         "protocolVersion": "3.1.1",
         "description": description,
     })
+}
+
+/// A listening address as a host that can be reached: any address is reached on this machine, and any port is not known.
+fn reached(listen: SocketAddr) -> String {
+    let host = if listen.ip().is_unspecified() { "localhost".to_owned() } else { listen.ip().to_string() };
+    match (listen.port(), listen.is_ipv6() && !listen.ip().is_unspecified()) {
+        (0, _) => host,
+        (port, true) => format!("[{host}]:{port}"),
+        (port, false) => format!("{host}:{port}"),
+    }
 }
 
 /// Hosts with their ports of `amqp://u:p@h1,h2:5673/v` and `amqp://u:p@h1/v,amqp://u:p@h2/v` alike.

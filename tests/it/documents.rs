@@ -36,21 +36,22 @@ async fn printed(command: &str, table: &Path, args: &[&str]) -> String {
 async fn files(command: &str, folder: &Path) -> Vec<PathBuf> {
     let mut files = Vec::new();
     for (index, table) in tables().iter().enumerate() {
-        for (bus, url) in [("embedded", "embedded:"), ("amqp", "amqp://me:s3cret@one:5672,two/v%20h")] {
-            let text = printed(command, table, &["--bus", url]).await;
-            assert!(!text.contains("s3cret"));
-            let file = folder.join(format!("{index}-{bus}.json"));
-            fs::write(&file, text).unwrap();
-            files.push(file);
-        }
+        let bus = if index == 0 { "embedded:" } else { "amqp://me:s3cret@one:5672,two/v%20h" };
+        let text = printed(command, table, &["--bus", bus]).await;
+        assert!(!text.contains("s3cret"));
+        let file = folder.join(format!("{index}.json"));
+        fs::write(&file, text).unwrap();
+        files.push(file);
     }
-    assert!(files.len() >= 4);
+    assert!(files.len() >= 2);
     files
 }
 
 fn succeeds(command: &mut Command) {
     let output = command.output().unwrap_or_else(|error| panic!("{command:?}: {error}: run scripts/setup"));
-    let said = |bytes| String::from_utf8_lossy(bytes).into_owned();
+    // A line may be a body of a megabyte.
+    let short = |line: &str| line.chars().take(1000).chain(['\n']).collect::<String>();
+    let said = |bytes| String::from_utf8_lossy(bytes).lines().map(short).collect::<String>();
     assert!(output.status.success(), "{}\n{}", said(&output.stdout), said(&output.stderr));
 }
 
@@ -139,7 +140,7 @@ async fn a_rich_table_is_told_whole() {
     // Examples are requests that the route takes: what its templates need is there.
     let body = &at("/paths/~1api~1orders/post/requestBody/content/application~1json")["example"];
     assert_eq!(body["kind"], "book");
-    assert_eq!(body["lines"][0]["sku"], "AA-0000");
+    assert_eq!(body["lines"][0]["sku"], "AA-1111");
     let live = &at("/paths/~1api~1live~1{topic}/post/requestBody/content/application~1json")["example"];
     assert_eq!(live["point"], serde_json::json!([0, 0]));
 
@@ -162,7 +163,7 @@ async fn a_rich_table_is_told_whole() {
     let example = &at("/components/messages/publish.place-order/examples/0");
     assert_eq!(example["payload"]["type"], "com.example.order");
     assert_eq!(example["headers"]["tenant"], "aaa");
-    assert_eq!(at("/channels/queue.orders.all/messages").as_object().unwrap().len(), 5);
+    assert_eq!(at("/channels/queue.orders.all/messages").as_object().unwrap().len(), 4);
     assert_eq!(at("/channels/feed.live__/messages").as_object().unwrap().len(), 1);
     // Draft 07's words for what the schemas say in newer ones.
     assert!(at("/components/schemas/order/dependencies/parent").is_array());
@@ -242,7 +243,9 @@ fn schemathesis(app: &App) {
     succeeds(
         Command::new(root().join(".tools/venv/bin/schemathesis"))
             .current_dir(app.folder.path())
+            .arg("--config-file")
+            .arg(root().join("tests/it/python/schemathesis.toml"))
             .args(["run", &app.url("/openapi.json")])
-            .args(["--max-examples", "25", "--seed", "1", "--no-color", "--request-timeout", "20"]),
+            .args(["--max-examples", "15", "--max-time", "60", "--seed", "1", "--no-color", "--request-timeout", "30"]),
     );
 }

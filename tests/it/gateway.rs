@@ -118,14 +118,21 @@ async fn a_client_may_bring_its_own_id() {
     .await;
     assert!(app.stderr().contains("id-conflict"));
     assert_eq!(app.json(&format!("{MESSAGES}/{id}")).await["data"]["text"], "once");
-    for bad in ["", "x", "0193f1c27d3a7c3e9d4e0123456789ab", "{0193f1c2-7d3a-7c3e-9d4e-0123456789ab}"] {
+    for bad in [
+        b"".as_slice(),
+        b"x",
+        b"0193f1c27d3a7c3e9d4e0123456789ab",
+        b"{0193f1c2-7d3a-7c3e-9d4e-0123456789ab}",
+        "ü".as_bytes(),
+        b"\xff",
+    ] {
         let refused = problem(
             post(&app, r#"{"text":"x"}"#).header("idempotency-key", bad).send().await.unwrap(),
             422,
             "validation-failed",
         )
         .await;
-        assert_eq!(refused["errors"][0]["in"], "header", "{bad}");
+        assert_eq!(refused["errors"][0]["in"], "header", "{bad:?}");
         assert_eq!(refused["errors"][0]["name"], "idempotency-key");
     }
 }
