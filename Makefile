@@ -48,4 +48,4 @@ bench: ## Measure, and print README's table
 
 clean: ## Delete what was built
 	cargo clean
-	rm -rf frontend/node_modules frontend/test-results
+	rm -rf frontend/node_modules frontend/test-results tests/asyncapi/node_modules

@@ -116,7 +116,10 @@ async fn a_client_may_bring_its_own_id() {
         metrics.contains(r#"fpesa_worker_events_total{worker="persist",verdict="rejected"} 1"#).then_some(())
     })
     .await;
-    assert!(app.stderr().contains("id-conflict"));
+    crate::support::eventually("the reason in the log", || async {
+        app.stderr().contains("id-conflict").then_some(())
+    })
+    .await;
     assert_eq!(app.json(&format!("{MESSAGES}/{id}")).await["data"]["text"], "once");
     for bad in [
         b"".as_slice(),

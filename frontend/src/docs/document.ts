@@ -159,10 +159,16 @@ export interface Channel {
 
 /** All channels of an AsyncAPI document, in its order. */
 export function channels(document: Json): Channel[] {
-  const all = Object.values(object(document.operations)).map(object);
+  const all = new Map<string, Json[]>();
+  for (const operation of Object.values(object(document.operations)).map(object)) {
+    const channel = nameOf(object(operation.channel).$ref);
+    const mine = all.get(channel);
+    if (mine === undefined) all.set(channel, [operation]);
+    else mine.push(operation);
+  }
   return Object.entries(object(document.channels)).map(([id, from]) => {
     const channel = object(from);
-    const mine = all.filter((operation) => nameOf(object(operation.channel).$ref) === id);
+    const mine = all.get(id) ?? [];
     return {
       id,
       address: channel.address === null ? 'the queue that reply_to names' : text(channel.address),
