@@ -4,14 +4,14 @@
 use serde_json::{Map, Value as Json, json};
 
 use super::{
+    parts,
     paths::{Named, Placed, place},
-    problems::{self, Flavour, Kind, MESSAGE, REQUEST},
-    sample::{Described, Sample, TRACE, sample, text},
+    problems::{self, Flavour, MESSAGE},
+    sample::{Described, Sample, sample, text},
     schemas::{Components, reference},
     system,
 };
 use crate::{
-    message::PROBLEM,
     route::{
         invalid::Part,
         params::{self, Param},
@@ -23,7 +23,7 @@ use crate::{
 /// The document of a table.
 pub fn openapi(table: &Table, settings: &Settings) -> Json {
     let kinds = problems::kinds();
-    let own = own_schemas(&kinds);
+    let own = parts::schemas(&kinds);
     let mut components = Components::new(&table.schemas, own.iter().map(|(name, _)| name.as_str()));
     let described: Vec<Described<'_>> =
         table.routes.iter().map(|route| Described::new(route, &mut components)).collect();
@@ -56,9 +56,9 @@ pub fn openapi(table: &Table, settings: &Settings) -> Json {
         "paths": paths,
         "components": {
             "schemas": components.ready(),
-            "parameters": parameters(),
-            "headers": headers(),
-            "responses": responses(&kinds, settings.bus_is_embedded()),
+            "parameters": parts::parameters(),
+            "headers": parts::headers(),
+            "responses": parts::responses(&kinds, settings.bus_is_embedded()),
         },
     })
 }
@@ -315,111 +315,4 @@ pub(super) fn history(table: &Table, route: &Route) -> Option<&'static str> {
     }
     let one = route.path_params.0.iter().any(|param| param.name == "id");
     Some(if one { "Event" } else { "HistoryPage" })
-}
-
-/// Schemas of our own.
-fn own_schemas(kinds: &[Kind]) -> Vec<(String, Json)> {
-    let mut out: Vec<(String, Json)> = vec![
-        ("Problem".into(), problems::any_schema()),
-        ("FieldError".into(), problems::field_error_schema()),
-        (
-            "Published".into(),
-            json!({
-                "type": "object",
-                "required": ["id"],
-                "properties": { "id": { "type": "string", "format": "uuid", "description": "The message's id." } },
-            }),
-        ),
-        ("Event".into(), system::event_schema()),
-        ("HistoryPage".into(), system::history_schema()),
-    ];
-    out.extend(system::schemas());
-    for kind in kinds {
-        let name = problems::name(&kind.problem);
-        if !out.iter().any(|(known, _)| *known == name) {
-            out.push((name, problems::schema(&kind.problem)));
-        }
-    }
-    out
-}
-
-fn parameters() -> Json {
-    json!({
-        "Idempotency-Key": {
-            "name": "Idempotency-Key", "in": "header",
-            "description": "The message's id, a UUID, bare or quoted: a message that is sent again with it is kept once.",
-            "schema": { "type": "string", "format": "uuid" },
-            "example": MESSAGE,
-        },
-        "Prefer-return": {
-            "name": "Prefer", "in": "header",
-            "description": "`return=minimal` for an answer without a body (RFC 7240). Anything else is passed over.",
-            "schema": { "type": "string" },
-        },
-        "Prefer-wait": {
-            "name": "Prefer", "in": "header",
-            "description": "`wait=N` for a deadline of N seconds, where that is shorter than the route's (RFC 7240). Anything else is passed over.",
-            "schema": { "type": "string" },
-        },
-        "X-Request-Id": {
-            "name": "X-Request-Id", "in": "header",
-            "description": "Comes back as it is when it is 1 to 128 letters, digits, `-`, `_` and `.`; else the gateway makes one.",
-            "schema": { "type": "string" },
-        },
-        "traceparent": {
-            "name": "traceparent", "in": "header",
-            "description": "W3C Trace Context; without a valid one a trace begins here.",
-            "schema": { "type": "string" },
-            "example": TRACE,
-        },
-        "tracestate": {
-            "name": "tracestate", "in": "header",
-            "description": "W3C Trace Context; travels with a valid `traceparent`.",
-            "schema": { "type": "string" },
-        },
-    })
-}
-
-fn headers() -> Json {
-    let header = |description: &str, schema: Json| json!({ "description": description, "schema": schema });
-    let text = || json!({ "type": "string" });
-    json!({
-        "X-Request-Id": {
-            "description": "The request's id: the client's own when it is sane.",
-            "required": true,
-            "schema": { "type": "string", "pattern": "^[A-Za-z0-9_.-]{1,128}$" },
-            "example": REQUEST,
-        },
-        "Location": header("Where the message can be read.", json!({ "type": "string", "format": "uri-reference" })),
-        "Link": header("Further pages, relative to the request (RFC 8288).", text()),
-        "Retry-After": header("Seconds after which to try again.", json!({ "type": "integer", "minimum": 0 })),
-        "Preference-Applied": header("The preference that was followed (RFC 7240).", text()),
-        "Allow": header("The methods that the path takes.", text()),
-        "Accept": header("The type of body that the route takes.", text()),
-        "Upgrade": header("What the path is for.", text()),
-        "ETag": header("The version of what is answered.", text()),
-        "Cache-Control": header("How long the answer may be kept.", text()),
-    })
-}
-
-fn responses(kinds: &[Kind], embedded: bool) -> Json {
-    let mut out = Map::new();
-    for (flavour, _) in Flavour::ALL {
-        for (status, response) in problems::responses(kinds, flavour, embedded) {
-            out.insert(flavour.response(status), response);
-        }
-    }
-    out.insert(
-        "worker".into(),
-        json!({
-            "description": "A worker may answer with any status from 200 to 599, and its own problem.",
-            "headers": {
-                "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" },
-                "Retry-After": { "$ref": "#/components/headers/Retry-After" },
-                "Location": { "$ref": "#/components/headers/Location" },
-            },
-            "content": { PROBLEM: { "schema": reference("Problem", "") }, "*/*": {} },
-        }),
-    );
-    Json::Object(out)
 }
