@@ -118,6 +118,10 @@ describe('a request', () => {
   });
 
   test('is the same in a shell', () => {
+    const file = new File(['bytes'], 'a picture.png');
+    expect(curl(operation, build(operation, { ...draft, file }, 'http://h'))).toContain(
+      `--data-binary '@a picture.png'`,
+    );
     expect(curl(operation, build(operation, draft, 'http://h'))).toBe(
       `curl -i -X PUT -H 'Content-Type: application/json' --data-binary '{"a":"it'\\''s"}' 'http://h/api/a%2Fb?kind=x%2Cy'`,
     );

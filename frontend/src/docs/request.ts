@@ -7,12 +7,14 @@ export interface Draft {
   values: Record<string, string>;
   contentType: string;
   body: string;
+  /** In the place of `body`, where bytes are sent. */
+  file?: File | undefined;
 }
 
 export interface Built {
   url: string;
   headers: Record<string, string>;
-  body: string | undefined;
+  body: string | File | undefined;
 }
 
 export const keyOf = (parameter: Parameter): string => `${parameter.in}.${parameter.name}`;
@@ -29,10 +31,14 @@ export function build(operation: Operation, draft: Draft, origin: string): Built
     else if (parameter.in === 'query') query.push(`${encodeURIComponent(parameter.name)}=${encodeURIComponent(value)}`);
     else headers[parameter.name] = value;
   }
-  const body = operation.body === undefined || draft.body === '' ? undefined : draft.body;
+  const given = draft.file ?? (draft.body === '' ? undefined : draft.body);
+  const body = operation.body === undefined ? undefined : given;
   if (body !== undefined) headers['Content-Type'] = draft.contentType;
   return { url: `${origin}${path}${query.length > 0 ? `?${query.join('&')}` : ''}`, headers, body };
 }
+
+/** Whether a body of this type is written as text. */
+export const isText = (type: string): boolean => /^text\/|[/+](json|xml)$/.test(type);
 
 /** Required path parameters without a value: their path would be another one. */
 export const missing = (operation: Operation, draft: Draft): string[] =>
@@ -47,7 +53,7 @@ export function curl(operation: Operation, { url, headers, body }: Built): strin
   const parts = ['curl -i'];
   if (operation.method !== 'GET') parts.push(`-X ${operation.method}`);
   for (const [name, value] of Object.entries(headers)) parts.push(`-H ${quoted(`${name}: ${value}`)}`);
-  if (body !== undefined) parts.push(`--data-binary ${quoted(body)}`);
+  if (body !== undefined) parts.push(`--data-binary ${quoted(typeof body === 'string' ? body : `@${body.name}`)}`);
   parts.push(quoted(url));
   return parts.join(' ');
 }
