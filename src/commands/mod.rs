@@ -3,10 +3,10 @@
 
 mod broker;
 mod check;
+mod documents;
 mod explain;
 mod import;
 mod paint;
-mod documents;
 mod routes;
 mod test;
 
@@ -14,9 +14,9 @@ use std::io::{IsTerminal as _, Write as _};
 
 pub use broker::definitions;
 pub use check::check;
+pub use documents::{asyncapi, openapi};
 pub use explain::{Request, explain};
 pub use import::import;
-pub use documents::{asyncapi, openapi};
 pub use routes::routes;
 pub use test::test;
 

@@ -2,8 +2,8 @@
 //! [`problem`] alone.
 
 pub mod assets;
-pub mod explain;
 pub mod documents;
+pub mod explain;
 pub mod feed;
 pub mod gateway;
 pub mod intake;
