@@ -93,7 +93,7 @@ async fn every_reference_leads_somewhere_in_the_document() {
                 let pointer = percent_encoding::percent_decode_str(pointer).decode_utf8().unwrap();
                 assert!(document.pointer(&pointer).is_some(), "{command} of {}: {target}", table.display());
             });
-            assert!(seen > 20, "{command} of {}", table.display());
+            assert!(seen > 5, "{command} of {}", table.display());
         }
     }
 }
@@ -246,6 +246,6 @@ fn schemathesis(app: &App) {
             .arg("--config-file")
             .arg(root().join("tests/it/python/schemathesis.toml"))
             .args(["run", &app.url("/openapi.json")])
-            .args(["--max-examples", "15", "--max-time", "60", "--seed", "1", "--no-color", "--request-timeout", "30"]),
+            .args(["--max-examples", "15", "--seed", "1", "--no-color", "--request-timeout", "30"]),
     );
 }
