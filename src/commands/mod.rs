@@ -6,6 +6,7 @@ mod check;
 mod explain;
 mod import;
 mod paint;
+mod reload;
 mod routes;
 mod test;
 
@@ -15,6 +16,7 @@ pub use broker::definitions;
 pub use check::check;
 pub use explain::{Request, explain};
 pub use import::import;
+pub use reload::reload;
 pub use routes::routes;
 pub use test::test;
 

@@ -16,13 +16,14 @@ use crate::route::table::trimmed;
 
 /// Whether a path is one of the gateway's own, and whether it takes the method; `None` for all others.
 pub fn own(method: &Method, path: &str) -> Option<Result<(), Problem>> {
-    if !matches!(trimmed(path), "/healthz" | "/readyz" | "/metrics" | "/feed.json" | "/mqtt") {
-        return None;
-    }
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return Some(Err(Problem::method_not_allowed("GET, HEAD")));
-    }
-    Some(Ok(()))
+    let (taken, allow) = match trimmed(path) {
+        "/healthz" | "/readyz" | "/metrics" | "/feed.json" | "/mqtt" => {
+            (matches!(*method, Method::GET | Method::HEAD), "GET, HEAD")
+        }
+        "/reload" => (*method == Method::POST, "POST"),
+        _ => return None,
+    };
+    Some(if taken { Ok(()) } else { Err(Problem::method_not_allowed(allow)) })
 }
 
 /// The answer to one of the gateway's own paths; `None` for all others.
@@ -35,6 +36,7 @@ pub async fn answer(gateway: &Gateway, parts: &mut Parts) -> Option<Result<Respo
         "/healthz" => Ok(healthy()),
         "/readyz" => Ok(gateway.vitals.gateway_ready().await),
         "/metrics" => Ok(gateway.vitals.metrics().await),
+        "/reload" => gateway.vitals.reload(&parts.method, &parts.headers).await,
         "/feed.json" => Ok(json_answer(StatusCode::OK, &feed_document(gateway))),
         _ => feed::upgrade(gateway, parts).await,
     })
