@@ -274,7 +274,6 @@ class Worker:
                 time.sleep(random.uniform(0, pause))
                 pause = min(pause * 2, 10)
 
-    # ANCHOR: consume
     def consume(self):
         parameters = pika.URLParameters(self.options.bus)
         parameters.heartbeat = 5
@@ -290,9 +289,7 @@ class Worker:
         # Nothing new; what came already is given back to the queue by the cancel, and another worker takes it.
         channel.basic_cancel(tag)
         connection.close()
-    # ANCHOR_END: consume
 
-    # ANCHOR: call
     def call(self, channel, method, properties, body):
         headers = properties.headers or {}
         if not self.is_late(headers.get("fpesa-deadline")):
@@ -308,7 +305,6 @@ class Worker:
                 ),
             )
         channel.basic_ack(method.delivery_tag)
-    # ANCHOR_END: call
 
     @staticmethod
     def is_late(deadline):

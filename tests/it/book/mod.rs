@@ -42,6 +42,7 @@ macro_rules! chapters {
 chapters! {
     quick_start: "quick-start.md",
     table: "table.md",
+    cases: "cases.md",
     http: "http.md",
     feed: "feed.md",
     writing_a_worker: "writing-a-worker.md",
