@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help run run-rabbitmq test test-cluster setup lint fmt test-rust test-web dist bench clean
+.PHONY: help run run-rabbitmq test test-cluster setup lint fmt test-rust test-web dist book bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -42,6 +42,10 @@ test-web: ## The page's tests
 
 dist: ## Rebuild frontend/dist
 	cd frontend && npm ci --no-fund --no-audit && npm run --silent build
+
+book: ## Build the book into target/book (installs mdbook into .tools, once)
+	@command -v mdbook >/dev/null || cargo install --quiet --locked --root .tools mdbook
+	mdbook build docs
 
 bench: ## Measure, and print README's table
 	bench/run

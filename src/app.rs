@@ -24,7 +24,7 @@ use crate::{
         vitals::{Consuming, Vitals},
     },
     live::Live,
-    reload::{Reloader, compile_noting},
+    reload::{self, Reloader, compile_noting},
     route::{compile::Compiled, table::Table},
     runner::Workers,
     settings::Settings,
@@ -71,7 +71,7 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
     }
     let bus = connect(&settings, feed.clone())?;
     declare(&bus, &table).await?;
-    let live = Live::new(table, problems);
+    let live = Live::new(table, problems, &texts.digest);
     let workers = match &role {
         Role::Gateway => None,
         Role::Up => Some(start_workers(&settings, &bus, &metrics, &live, Vec::new()).await?),
@@ -85,7 +85,10 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
         workers: workers.clone(),
         metrics: metrics.clone(),
     };
-    tokio::spawn(reloader.run(texts, shutdown.clone()));
+    let (ask, askers) = reload::asking();
+    tokio::spawn(reloader.run(texts, askers, shutdown.clone()));
+    let asked = ask.clone();
+    signal::on_hangup(shutdown.clone(), move || drop(asked.begin())).context("signals can't be caught")?;
 
     let drain = settings.drain_timeout;
     let vitals = Vitals {
@@ -95,6 +98,7 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
         metrics,
         workers: consuming(workers.clone()),
         store: workers.as_ref().map(|workers| workers.store()),
+        reload: ask,
         shutdown: shutdown.clone(),
     };
     match (&role, listener) {
@@ -195,7 +199,8 @@ async fn start_workers(
 ) -> anyhow::Result<Arc<Workers>> {
     let store = store::open(settings.store_access()).await?;
     let workers = Workers::new(bus.clone(), store, metrics.clone(), only);
-    workers.apply(&live.get().table);
+    // The first table: there is nobody to stop.
+    drop(workers.begin(&live.get().table));
     Ok(workers)
 }
 
@@ -220,7 +225,7 @@ fn consuming(workers: Option<Arc<Workers>>) -> Arc<dyn Fn() -> Consuming + Send 
         let (Some(workers), Some(names)) = (&workers, &names) else {
             return Consuming { names: Vec::new(), all: true };
         };
-        let names: Vec<String> = names.borrow().iter().cloned().collect();
+        let names: Vec<String> = names.borrow().keys().cloned().collect();
         Consuming { all: names.len() >= workers.wanted(), names }
     })
 }
@@ -229,7 +234,7 @@ fn consuming(workers: Option<Arc<Workers>>) -> Arc<dyn Fn() -> Consuming + Send 
 async fn work(workers: &Workers, shutdown: &CancellationToken) -> anyhow::Result<()> {
     all_consume(workers, shutdown).await;
     if !shutdown.is_cancelled() {
-        let names: Vec<String> = workers.consuming().borrow().iter().cloned().collect();
+        let names: Vec<String> = workers.consuming().borrow().keys().cloned().collect();
         say(&format!("working: {}", names.join(", ")))?;
     }
     shutdown.cancelled().await;

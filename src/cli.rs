@@ -24,6 +24,7 @@ const EXAMPLES: &str = "Examples:
   fpesa import openapi.yaml --out my-api       a table from an OpenAPI document
   fpesa gateway --bus amqp://user@host:5672    the gateway alone, on RabbitMQ
   fpesa work persist history --bus amqp://user@host:5672 --store postgres://user@host/db
+  fpesa reload --wait                          whether an edit took effect, or why not
   fpesa tail 'messages/#'                      the live feed on the terminal";
 
 /// Commands.
@@ -133,6 +134,19 @@ pub enum Command {
         #[command(subcommand)]
         part: BrokerPart,
     },
+    /// Make running gateways look at their files now, and tell whether those are in force
+    #[command(after_help = RELOAD)]
+    Reload {
+        /// Wait until they are; exit status 1 with the problems when they can't
+        #[arg(long)]
+        wait: bool,
+        /// A gateway's address; name each of several (default: the setting `listen`)
+        #[arg(long, value_name = "URL")]
+        url: Vec<String>,
+        /// Settings
+        #[command(flatten)]
+        common: Common,
+    },
     /// Print the live feed, one message a line
     #[command(after_help = "Example: fpesa tail 'messages/#' --url http://127.0.0.1:8080")]
     Tail {
@@ -151,6 +165,10 @@ const EXPLAIN: &str = "Examples:
   fpesa explain GET '/api/v1/messages?limit=5'
   fpesa explain POST /api/v1/messages --data '{\"text\":\"Hello\"}' --header 'Prefer: return=minimal'
   fpesa explain POST /api/v1/messages --data @message.json --format json";
+
+const RELOAD: &str = "Examples:
+  fpesa reload --wait
+  fpesa reload --wait --url http://127.0.0.1:8081 --url http://127.0.0.1:8082";
 
 const BROKER: &str = "Examples:
   fpesa broker conf --bus amqp://fpesa@rabbit:5672 >> /etc/rabbitmq/rabbitmq.conf

@@ -33,6 +33,18 @@ impl Disk {
         &self.folder
     }
 
+    /// The table's own path, as it was given.
+    pub fn path(&self) -> &Path {
+        &self.table
+    }
+
+    /// A folder below the table's, and every folder in it whose files may be the table's.
+    pub fn folders(&self, below: &str) -> Vec<PathBuf> {
+        let mut found = Vec::new();
+        folders(&self.folder.join(below), 0, &mut found);
+        found
+    }
+
     /// One file within `folder`, known to the user as `name`.
     fn within(&self, folder: &Path, relative: &str, name: &str) -> Result<Source, Refused> {
         let refused = |why| Refused { name: name.to_owned(), why };
@@ -80,9 +92,31 @@ impl Files for Disk {
     }
 }
 
+/// Deepest level that files are looked for in.
+const DEEPEST: usize = 4;
+
+/// Folders that hold other things, whatever a glob says.
+fn is_skipped(name: &str) -> bool {
+    name.starts_with('.') || matches!(name, "data" | "target" | "node_modules")
+}
+
+fn folders(folder: &Path, depth: usize, found: &mut Vec<PathBuf>) {
+    const MOST: usize = 1_000;
+    let Ok(entries) = fs::read_dir(folder) else { return };
+    if found.len() >= MOST {
+        return;
+    }
+    found.push(folder.to_owned());
+    for entry in entries.flatten() {
+        let below = entry.path();
+        if depth < DEEPEST && !is_skipped(&entry.file_name().to_string_lossy()) && below.is_dir() {
+            folders(&below, depth + 1, found);
+        }
+    }
+}
+
 /// Names of the files below a folder, at most a few levels deep, hidden ones left out.
 fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
-    const DEEPEST: usize = 4;
     const MOST: usize = 10_000;
     let Ok(entries) = fs::read_dir(folder) else { return };
     for entry in entries.flatten() {
@@ -90,14 +124,12 @@ fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
         if name.starts_with('.') || names.len() >= MOST {
             continue;
         }
-        let name = format!("{prefix}{name}");
         let path = entry.path();
+        let skipped = is_skipped(&name);
+        let name = format!("{prefix}{name}");
         if path.is_file() {
             names.push(name);
-        } else if path.is_dir()
-            && name.matches('/').count() < DEEPEST
-            && !matches!(name.as_str(), "data" | "target" | "node_modules")
-        {
+        } else if path.is_dir() && name.matches('/').count() < DEEPEST && !skipped {
             list(&path, &format!("{name}/"), names);
         }
     }

@@ -2,9 +2,11 @@
 //!
 //! Reading order: [`message`] and [`topology`] are the nouns; [`route`] turns the table and a request into them;
 //! [`bus`] is the port they travel through; [`http`] and [`feed`] face the clients; [`runner`] joins queues to workers;
-//! [`app`] joins everything. [`docs`] describes a table to others. [`settings`] and [`cli`] are what a process is told; [`commands`] are those that serve nothing.
+//! [`app`] joins everything. [`docs`] describes a table to others. [`settings`] and [`cli`] are what a process is told;
+//! [`commands`] are those that serve nothing; [`ask`] asks a running gateway.
 
 pub mod app;
+pub mod ask;
 pub mod broker;
 pub mod bus;
 pub mod cases;

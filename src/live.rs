@@ -9,7 +9,10 @@ use arc_swap::ArcSwap;
 use serde::Serialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 
-use crate::route::{problem::Problem, table::Table};
+use crate::{
+    reload::change::Change,
+    route::{problem::Problem, table::Table},
+};
 
 /// A table and its number.
 #[derive(Debug)]
@@ -27,6 +30,10 @@ pub struct Reloaded {
     pub ok: bool,
     /// When, RFC 3339.
     pub time: String,
+    /// What the table in force changed when it took effect.
+    pub change: Change,
+    /// SHA-256 of the files as they were looked at: the same files have the same, on every machine.
+    pub digest: String,
     /// Why not; warnings too.
     pub problems: Vec<Problem>,
 }
@@ -41,10 +48,12 @@ pub struct Live {
 
 impl Live {
     /// The first table.
-    pub fn new(table: Table, warnings: Vec<Problem>) -> Arc<Self> {
+    pub fn new(table: Table, warnings: Vec<Problem>, digest: &str) -> Arc<Self> {
+        let change = Change::default();
+        let digest = digest.to_owned();
         Arc::new(Self {
             table: ArcSwap::from_pointee(InForce { table, generation: 1 }),
-            reloaded: ArcSwap::from_pointee(Reloaded { ok: true, time: now(), problems: warnings }),
+            reloaded: ArcSwap::from_pointee(Reloaded { ok: true, time: now(), change, digest, problems: warnings }),
             failures: AtomicU64::new(0),
         })
     }
@@ -65,17 +74,26 @@ impl Live {
     }
 
     /// Puts a new table in force and gives its number.
-    pub fn swap(&self, table: Table, warnings: Vec<Problem>) -> u64 {
+    pub fn swap(&self, table: Table, warnings: Vec<Problem>, change: Change, digest: &str) -> u64 {
         let generation = self.table.load().generation + 1;
         self.table.store(Arc::new(InForce { table, generation }));
-        self.reloaded.store(Arc::new(Reloaded { ok: true, time: now(), problems: warnings }));
+        self.tell(true, warnings, change, digest);
         generation
     }
 
+    /// The files say again what is in force.
+    pub fn agrees(&self, warnings: Vec<Problem>, digest: &str) {
+        self.tell(true, warnings, self.reloaded().change.clone(), digest);
+    }
+
     /// Keeps the table, and remembers why.
-    pub fn refuse(&self, problems: Vec<Problem>) {
+    pub fn refuse(&self, problems: Vec<Problem>, digest: &str) {
         self.failures.fetch_add(1, Ordering::Relaxed);
-        self.reloaded.store(Arc::new(Reloaded { ok: false, time: now(), problems }));
+        self.tell(false, problems, self.reloaded().change.clone(), digest);
+    }
+
+    fn tell(&self, ok: bool, problems: Vec<Problem>, change: Change, digest: &str) {
+        self.reloaded.store(Arc::new(Reloaded { ok, time: now(), change, digest: digest.to_owned(), problems }));
     }
 }
 

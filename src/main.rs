@@ -58,6 +58,10 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             print!("{}", broker::conf(&load(&common)?).map_err(|error| Usage(error.to_string()))?);
             Ok(true)
         }
+        Command::Reload { wait, url, common } => {
+            let settings = load(&common)?;
+            start(&settings)?.block_on(commands::reload(&settings, &url, wait))
+        }
         Command::Tail { filter, url, common } => {
             let settings = load(&common)?;
             let url = url.unwrap_or_else(|| format!("http://{}", settings.listen));

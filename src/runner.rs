@@ -2,24 +2,28 @@
 //! that knows both the bus and the workers.
 
 use std::{
-    collections::{BTreeMap, BTreeSet},
+    collections::BTreeMap,
     panic::AssertUnwindSafe,
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::{Duration, Instant, SystemTime},
 };
 
-use fpesa_workers::{Answer, Job, Verdict, Worker, store::Store};
+use fpesa_workers::{Answer, Job, Verdict, Worker};
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
-use tokio::{sync::watch, task::JoinHandle};
+use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::{
     bus::{Bus, Deliveries, Delivery},
     http::metrics::Metrics,
     message::{APP_ID, HeaderValue, Headers, Message, Outcome, Properties},
-    route::table::{Table, WorkerSpec},
+    route::table::WorkerSpec,
 };
+
+mod workers;
+
+pub use workers::{Retiring, Workers};
 
 /// How long a reply or a dead letter may take to be confirmed.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
@@ -28,97 +32,6 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Longest pause between tries to consume.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
-/// The workers of one process.
-pub struct Workers {
-    bus: Arc<dyn Bus>,
-    store: Arc<dyn Store>,
-    metrics: Arc<Metrics>,
-    /// Only these, by name; empty for all of the table's.
-    only: Vec<String>,
-    running: Mutex<BTreeMap<String, Running>>,
-    consuming: watch::Sender<BTreeSet<String>>,
-}
-
-struct Running {
-    spec: WorkerSpec,
-    dead_letter: Option<String>,
-    stop: CancellationToken,
-    task: JoinHandle<()>,
-}
-
-impl Workers {
-    /// Workers on a bus and a store; none runs yet.
-    pub fn new(bus: Arc<dyn Bus>, store: Arc<dyn Store>, metrics: Arc<Metrics>, only: Vec<String>) -> Arc<Self> {
-        let consuming = watch::Sender::new(BTreeSet::new());
-        Arc::new(Self { bus, store, metrics, only, running: Mutex::default(), consuming })
-    }
-
-    /// Names of the workers that consume now, as they change.
-    pub fn consuming(&self) -> watch::Receiver<BTreeSet<String>> {
-        self.consuming.subscribe()
-    }
-
-    /// The store that they work on.
-    pub fn store(&self) -> Arc<dyn Store> {
-        self.store.clone()
-    }
-
-    /// How many should consume.
-    pub fn wanted(&self) -> usize {
-        self.running.lock().unwrap_or_else(PoisonError::into_inner).len()
-    }
-
-    /// Runs the workers of a table: starts what is new, stops what is gone, restarts what changed.
-    pub fn apply(&self, table: &Table) {
-        let mut running = self.running.lock().unwrap_or_else(PoisonError::into_inner);
-        let dead_letter =
-            |spec: &WorkerSpec| table.topology.queues.get(&spec.queue).and_then(|queue| queue.dead_letter.clone());
-        running.retain(|name, worker| {
-            let same = table
-                .workers
-                .get(name)
-                .is_some_and(|spec| *spec == worker.spec && dead_letter(spec) == worker.dead_letter);
-            if !same {
-                worker.stop.cancel();
-            }
-            same
-        });
-        for (name, spec) in &table.workers {
-            if running.contains_key(name) || !(self.only.is_empty() || self.only.contains(name)) {
-                continue;
-            }
-            let Some(worker) = fpesa_workers::find(&spec.kind, self.store.clone()) else { continue };
-            let stop = CancellationToken::new();
-            let runner = Runner {
-                name: name.clone(),
-                spec: spec.clone(),
-                dead_letter: dead_letter(spec),
-                worker,
-                bus: self.bus.clone(),
-                metrics: self.metrics.clone(),
-                consuming: self.consuming.clone(),
-                stop: stop.clone(),
-            };
-            let task = tokio::spawn(runner.run());
-            running.insert(name.clone(), Running { spec: spec.clone(), dead_letter: dead_letter(spec), stop, task });
-        }
-    }
-
-    /// Stops all: nothing new is taken, what is held is finished and settled. At most for `within`.
-    pub async fn stop(&self, within: Duration) {
-        let running = std::mem::take(&mut *self.running.lock().unwrap_or_else(PoisonError::into_inner));
-        for worker in running.values() {
-            worker.stop.cancel();
-        }
-        let deadline = tokio::time::Instant::now() + within;
-        for (name, worker) in running {
-            if tokio::time::timeout_at(deadline, worker.task).await.is_err() {
-                tracing::warn!(worker = name, "the time to finish is over: what it holds is given back");
-            }
-        }
-    }
-}
-
 struct Runner {
     name: String,
     spec: WorkerSpec,
@@ -126,9 +39,14 @@ struct Runner {
     worker: Arc<dyn Worker>,
     bus: Arc<dyn Bus>,
     metrics: Arc<Metrics>,
-    consuming: watch::Sender<BTreeSet<String>>,
+    consuming: watch::Sender<Consuming>,
+    /// Cancelled at the first consumer.
+    at_work: CancellationToken,
     stop: CancellationToken,
 }
+
+/// How many runners consume, by the worker's name: two while one takes the place of the other.
+pub type Consuming = BTreeMap<String, usize>;
 
 impl Runner {
     /// Consumes until it is stopped; what ends a consumer is tried again.
@@ -140,9 +58,16 @@ impl Runner {
                 Ok(deliveries) => {
                     pause = Duration::from_millis(100);
                     told = false;
-                    self.consuming.send_if_modified(|names| names.insert(self.name.clone()));
+                    self.consuming.send_modify(|names| *names.entry(self.name.clone()).or_default() += 1);
+                    self.at_work.cancel();
                     self.serve(deliveries).await;
-                    self.consuming.send_if_modified(|names| names.remove(&self.name));
+                    self.consuming.send_modify(|names| {
+                        if let Some(others) = names.get_mut(&self.name).filter(|count| **count > 1) {
+                            *others -= 1;
+                        } else {
+                            names.remove(&self.name);
+                        }
+                    });
                     if !self.stop.is_cancelled() {
                         tracing::warn!(
                             worker = self.name,

@@ -1,6 +1,6 @@
 //! Signals: what ends a process, and what must not.
 
-use std::io;
+use std::io::{self, IsTerminal as _};
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio_util::sync::CancellationToken;
@@ -31,6 +31,25 @@ pub fn shutdown() -> io::Result<CancellationToken> {
         }
     });
     Ok(token)
+}
+
+/// Calls `act` at each SIGHUP. A terminal that closes sends one too: a process that was started on it then drains and ends,
+/// as it would without us.
+pub fn on_hangup(shutdown: CancellationToken, act: impl Fn() + Send + 'static) -> io::Result<()> {
+    let mut hangup = signal(SignalKind::hangup())?;
+    let on_a_terminal = || io::stdin().is_terminal() || io::stderr().is_terminal();
+    let started_on_one = on_a_terminal();
+    tokio::spawn(async move {
+        while hangup.recv().await.is_some() {
+            if started_on_one && !on_a_terminal() {
+                shutdown.cancel();
+                return;
+            }
+            tracing::info!("SIGHUP: looking at the table's files");
+            act();
+        }
+    });
+    Ok(())
 }
 
 /// The same number on every Linux that Rust has but MIPS.

@@ -6,8 +6,7 @@ use anyhow::{Context as _, anyhow, bail};
 use bytes::{Bytes, BytesMut};
 use fpesa_workers::topic::Filter;
 use futures::{SinkExt as _, StreamExt as _};
-use http_body_util::{BodyExt as _, Empty, Limited};
-use hyper_util::rt::TokioIo;
+use hyper::Request;
 use rmqtt_codec::{
     types::{Protocol, QoS},
     v3::{self, Packet},
@@ -22,7 +21,7 @@ use tokio_util::codec::{Decoder as _, Encoder as _};
 use url::Url;
 use uuid::Uuid;
 
-use crate::app::Usage;
+use crate::{app::Usage, ask};
 
 /// Seconds; half of it without a word and we say that we are there.
 const KEEP_ALIVE: u16 = 30;
@@ -43,8 +42,7 @@ struct FeedDocument {
 /// Prints payloads, one a line, until the process is stopped. `false` when the filter is refused.
 pub async fn tail(base: &str, filter: &str) -> anyhow::Result<bool> {
     let parsed: Filter = filter.parse().map_err(|error| Usage(format!("`{filter}` is no topic filter: {error}")))?;
-    let base =
-        Url::parse(base).map_err(|_| Usage(format!("`{base}` is no address: write it as in http://127.0.0.1:8080")))?;
+    let base = ask::address(base)?;
     let document = feed_document(&base).await?;
     let allowed = document.topics.iter().filter_map(|topic| topic.parse::<Filter>().ok());
     if !allowed.into_iter().any(|allowed| parsed.is_subset_of(&allowed)) {
@@ -164,20 +162,9 @@ impl Link {
 
 /// Asks the gateway where and what may be read.
 async fn feed_document(base: &Url) -> anyhow::Result<FeedDocument> {
-    const MOST: usize = 1024 * 1024;
-    let host = base.host_str().unwrap_or("127.0.0.1");
-    let port = base.port_or_known_default().unwrap_or(80);
-    let away = || format!("no gateway answers at {base}: start one with `fpesa up`, or name another with --url");
-    let stream = TcpStream::connect((host, port)).await.with_context(away)?;
-    let (mut sender, connection) =
-        hyper::client::conn::http1::handshake(TokioIo::new(stream)).await.with_context(away)?;
-    tokio::spawn(connection);
-    let request =
-        hyper::Request::get("/feed.json").header("host", format!("{host}:{port}")).body(Empty::<Bytes>::new())?;
-    let response = sender.send_request(request).await.with_context(away)?;
-    if !response.status().is_success() {
-        bail!("{base}feed.json answers {}: is this a gateway of fpesa?", response.status());
+    let answer = ask::gateway(base, Request::get("/feed.json")).await?;
+    if !answer.status().is_success() {
+        bail!("{base}feed.json answers {}: is this a gateway of fpesa?", answer.status());
     }
-    let body = Limited::new(response.into_body(), MOST).collect().await.map_err(|error| anyhow!("{error}"))?;
-    serde_json::from_slice(&body.to_bytes()).context("/feed.json is not what it must be")
+    serde_json::from_slice(answer.body()).context("/feed.json is not what it must be")
 }

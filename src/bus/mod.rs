@@ -22,7 +22,8 @@ mod pending;
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
     /// Makes what `topology` names; repeatable, and before anyone publishes. The bus keeps it: after a reconnect
-    /// the adapter declares it again by itself. `rpc` queues are made by [`Bus::consume`] alone.
+    /// the adapter declares it again by itself. `rpc` queues are made by [`Bus::consume`] alone. What an earlier topology
+    /// bound may stay bound; declared a second time, the embedded bus has the bindings of this one alone.
     async fn declare(&self, topology: &Topology) -> Result<(), BusError>;
 
     /// Publishes one message and waits, until `deadline` at the latest, for what the bus says of it.
@@ -93,13 +94,37 @@ pub enum BusError {
     Down(String),
     /// Something exists on the broker with other arguments, or must exist and does not.
     #[error("{0}")]
-    Topology(String),
+    Topology(Differs),
     /// The queue is not there.
     #[error("queue {0:?} does not exist")]
     NoQueue(String),
     /// The disk of the embedded bus.
     #[error("the bus's storage failed: {0}")]
     Storage(String),
+}
+
+/// What of a topology the broker has otherwise.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("{why}")]
+pub struct Differs {
+    /// Where the table has it: `queues` or `exchanges`.
+    pub section: &'static str,
+    /// Its name.
+    pub name: String,
+    /// A sentence that names it and says what differs.
+    pub why: String,
+}
+
+impl BusError {
+    /// A queue that differs; `why` names it.
+    pub fn queue(name: &str, why: String) -> Self {
+        Self::Topology(Differs { section: "queues", name: name.to_owned(), why })
+    }
+
+    /// An exchange that differs; `why` names it.
+    pub fn exchange(name: &str, why: String) -> Self {
+        Self::Topology(Differs { section: "exchanges", name: name.to_owned(), why })
+    }
 }
 
 /// The deliveries of one consumer, oldest first. Dropping it stops the consumer and gives back what was not settled.

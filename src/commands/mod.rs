@@ -7,6 +7,7 @@ mod documents;
 mod explain;
 mod import;
 mod paint;
+mod reload;
 mod routes;
 mod test;
 
@@ -17,6 +18,7 @@ pub use check::check;
 pub use documents::{asyncapi, openapi};
 pub use explain::{Request, explain};
 pub use import::import;
+pub use reload::reload;
 pub use routes::routes;
 pub use test::test;
 

@@ -229,7 +229,7 @@ impl Label {
 
 /// Carries the request's id, both ways.
 pub const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
+pub(super) const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-applied");
 
 /// The client's id when it is sane, else a new one.
 pub fn request_id(headers: &HeaderMap) -> String {

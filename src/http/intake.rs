@@ -199,6 +199,8 @@ pub fn order<'r>(route: &'r Route, request: &map::Request<'_>, prefer: &Prefer) 
 pub struct Prefer {
     /// `return=minimal`: no body in the answer.
     pub minimal: bool,
+    /// `respond-async`: no wait for what takes time.
+    pub respond_async: bool,
     wait: Option<Duration>,
 }
 
@@ -213,6 +215,7 @@ impl Prefer {
             let value = value.trim().trim_matches('"');
             match name.trim().to_ascii_lowercase().as_str() {
                 "return" if value == "minimal" => prefer.minimal = true,
+                "respond-async" => prefer.respond_async = true,
                 "wait" => prefer.wait = value.parse().ok().map(Duration::from_secs),
                 _ => {}
             }

@@ -1,7 +1,12 @@
 //! Metrics in Prometheus text. Every series is there from the start, at 0; no label takes a client's value.
 
 use std::{
-    sync::{Mutex, PoisonError},
+    collections::{HashSet, VecDeque},
+    ops::Deref,
+    sync::{
+        Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     time::Duration,
 };
 
@@ -19,6 +24,7 @@ use prometheus_client::{
 
 use crate::{
     message::{CallError, Outcome},
+    reload::change::Counts,
     route::table::{Action, Table},
 };
 
@@ -47,6 +53,22 @@ struct RouteOutcome {
 struct WorkerVerdict {
     worker: String,
     verdict: &'static str,
+}
+
+/// `fpesa_reload_routes_total`
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct RouteChange {
+    change: &'static str,
+}
+
+/// Routes and workers that left the table and keep their series, so that their last values are still read.
+const MOST_LEFT: usize = 100;
+
+/// Who left the table.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+enum Left {
+    Route(String),
+    Worker(String),
 }
 
 const PUBLISH_OUTCOMES: [&str; 5] = ["routed", "rejected", "unroutable", "not-sent", "unknown"];
@@ -94,6 +116,8 @@ pub struct Readings {
     pub generation: u64,
     /// Reloads that changed nothing because of a problem.
     pub reload_failures: u64,
+    /// Whether the files as they were last looked at are in force.
+    pub reload_ok: bool,
     /// Sessions of the embedded feed.
     pub feed_sessions: u64,
     /// Messages that slow sessions of the embedded feed missed.
@@ -110,6 +134,11 @@ pub struct Metrics {
     calls: Family<RouteOutcome, Counter>,
     verdicts: Family<WorkerVerdict, Counter>,
     in_flight: Gauge,
+    changes: Family<RouteChange, Counter>,
+    /// Which statuses were ever counted.
+    statuses: Box<[AtomicBool]>,
+    /// Newest last.
+    left: Mutex<VecDeque<Left>>,
 }
 
 fn seconds() -> Histogram {
@@ -126,6 +155,9 @@ impl Default for Metrics {
             calls: Family::default(),
             verdicts: Family::default(),
             in_flight: Gauge::default(),
+            changes: Family::default(),
+            statuses: (0..600).map(|_| AtomicBool::default()).collect(),
+            left: Mutex::default(),
             registry: Mutex::default(),
         };
         registry.register("fpesa_http_requests", "Answered requests", metrics.requests.clone());
@@ -134,6 +166,10 @@ impl Default for Metrics {
         registry.register("fpesa_call", "Calls by outcome", metrics.calls.clone());
         registry.register("fpesa_worker_events", "What workers said of their jobs", metrics.verdicts.clone());
         registry.register("fpesa_in_flight", "Requests that are worked on", metrics.in_flight.clone());
+        registry.register("fpesa_reload_routes", "Routes that reloads changed", metrics.changes.clone());
+        for change in ["added", "removed", "changed"] {
+            drop(metrics.changes.get_or_create(&RouteChange { change }));
+        }
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
     }
@@ -147,20 +183,20 @@ impl Metrics {
             drop(self.seconds.get_or_create(&RouteLabel { route: label() }));
             match &route.action {
                 Action::Publish(publish) => {
-                    drop(self.requests.get_or_create(&RouteStatus { route: label(), status: publish.status }));
+                    drop(self.count(&RouteStatus { route: label(), status: publish.status }));
                     for outcome in PUBLISH_OUTCOMES {
                         drop(self.publishes.get_or_create(&RouteOutcome { route: label(), outcome }));
                     }
                 }
                 Action::Call(_) => {
-                    drop(self.requests.get_or_create(&RouteStatus { route: label(), status: 200 }));
+                    drop(self.count(&RouteStatus { route: label(), status: 200 }));
                     for outcome in CALL_OUTCOMES {
                         drop(self.calls.get_or_create(&RouteOutcome { route: label(), outcome }));
                     }
                 }
             }
         }
-        drop(self.requests.get_or_create(&RouteStatus { route: "none".into(), status: 404 }));
+        drop(self.count(&RouteStatus { route: "none".into(), status: 404 }));
         drop(self.seconds.get_or_create(&RouteLabel { route: "none".into() }));
         for worker in table.workers.keys() {
             for verdict in VERDICTS {
@@ -169,10 +205,68 @@ impl Metrics {
         }
     }
 
-    /// A request was answered; `route` is a route's id, or `none`.
+    /// A table took the place of another. Who left keeps the series, until too many have left after them.
+    pub fn reloaded(&self, before: &Table, after: &Table, counts: Counts) {
+        for (change, count) in [("added", counts.added), ("removed", counts.removed), ("changed", counts.changed)] {
+            self.changes.get_or_create(&RouteChange { change }).inc_by(count);
+        }
+        let all = |table: &Table| -> HashSet<Left> {
+            let routes = table.routes.iter().map(|route| Left::Route(route.id.clone()));
+            routes.chain(table.workers.keys().map(|name| Left::Worker(name.clone()))).collect()
+        };
+        let (before, after) = (all(before), all(after));
+        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        left.retain(|who| !after.contains(who));
+        left.extend(before.difference(&after).cloned());
+        while left.len() > MOST_LEFT {
+            if let Some(who) = left.pop_front() {
+                self.forget(who);
+            }
+        }
+    }
+
+    fn forget(&self, who: Left) {
+        match who {
+            Left::Route(route) => {
+                for (status, seen) in (0..).zip(&self.statuses) {
+                    if seen.load(Ordering::Relaxed) {
+                        self.requests.remove(&RouteStatus { route: route.clone(), status });
+                    }
+                }
+                for outcome in PUBLISH_OUTCOMES {
+                    self.publishes.remove(&RouteOutcome { route: route.clone(), outcome });
+                }
+                for outcome in CALL_OUTCOMES {
+                    self.calls.remove(&RouteOutcome { route: route.clone(), outcome });
+                }
+                self.seconds.remove(&RouteLabel { route });
+            }
+            Left::Worker(worker) => {
+                for verdict in VERDICTS {
+                    self.verdicts.remove(&WorkerVerdict { worker: worker.clone(), verdict });
+                }
+            }
+        }
+    }
+
+    /// A request was answered; `route` is a route's id, or `none`. One whose route has lost its series meanwhile counts
+    /// as `none`: what is gone does not come back for one request.
     pub fn answered(&self, route: &str, status: u16, took: Duration) {
-        self.requests.get_or_create(&RouteStatus { route: route.to_owned(), status }).inc();
-        self.seconds.get_or_create(&RouteLabel { route: route.to_owned() }).observe(took.as_secs_f64());
+        let mut route = route.to_owned();
+        if let Some(seconds) = self.seconds.get(&RouteLabel { route: route.clone() }) {
+            seconds.observe(took.as_secs_f64());
+        } else {
+            "none".clone_into(&mut route);
+            self.seconds.get_or_create(&RouteLabel { route: route.clone() }).observe(took.as_secs_f64());
+        }
+        self.count(&RouteStatus { route, status }).inc();
+    }
+
+    fn count(&self, label: &RouteStatus) -> impl Deref<Target = Counter> {
+        if let Some(seen) = self.statuses.get(usize::from(label.status)) {
+            seen.store(true, Ordering::Relaxed);
+        }
+        self.requests.get_or_create(label)
     }
 
     /// A publish ended.
@@ -184,17 +278,23 @@ impl Metrics {
             Outcome::NotSent(_) => "not-sent",
             Outcome::Unknown => "unknown",
         };
-        self.publishes.get_or_create(&RouteOutcome { route: route.to_owned(), outcome }).inc();
+        if let Some(count) = self.publishes.get(&RouteOutcome { route: route.to_owned(), outcome }) {
+            count.inc();
+        }
     }
 
     /// A call ended.
     pub fn called(&self, route: &str, outcome: CallOutcome) {
-        self.calls.get_or_create(&RouteOutcome { route: route.to_owned(), outcome: outcome.word() }).inc();
+        if let Some(count) = self.calls.get(&RouteOutcome { route: route.to_owned(), outcome: outcome.word() }) {
+            count.inc();
+        }
     }
 
     /// A worker said what became of a job.
     pub fn judged(&self, worker: &str, verdict: &'static str) {
-        self.verdicts.get_or_create(&WorkerVerdict { worker: worker.to_owned(), verdict }).inc();
+        if let Some(count) = self.verdicts.get(&WorkerVerdict { worker: worker.to_owned(), verdict }) {
+            count.inc();
+        }
     }
 
     /// Counts a request as under way as long as what it gives is kept.
@@ -244,6 +344,7 @@ impl Collector for ReadingsCollector {
         for (name, help, value) in [
             ("fpesa_bus_up", "Whether the bus takes messages", u64::from(readings.bus_up)),
             ("fpesa_reload_generation", "Generation of the table in force", readings.generation),
+            ("fpesa_reload_ok", "Whether the files as they are took effect", u64::from(readings.reload_ok)),
             ("fpesa_feed_sessions", "Sessions of the embedded feed", readings.feed_sessions),
         ] {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));

@@ -8,8 +8,9 @@ use axum::{
 use serde_json::{Map, Value, json};
 
 use crate::{
+    live::Reloaded,
     message::{Away, CallError, Outcome, PROBLEM},
-    route::{invalid::FieldError, json::Malformed, map::Reject},
+    route::{invalid::FieldError, json::Malformed, map::Reject, problem::Severity},
 };
 
 /// A problem on its way to a client; the request id is added when it is sent.
@@ -194,6 +195,19 @@ impl Problem {
     pub fn wrong_subprotocol() -> Self {
         let detail = "The WebSocket must offer the subprotocol `mqtt`.";
         Self::new(StatusCode::BAD_REQUEST, "wrong-subprotocol", "Wrong subprotocol", detail)
+    }
+
+    /// The table's files can't take effect: what is in force stays.
+    pub fn reload_refused(generation: u64, reloaded: &Reloaded) -> Self {
+        let errors = reloaded.problems.iter().filter(|problem| problem.severity == Severity::Error).count();
+        let detail = format!(
+            "The table's files have {errors} {}: generation {generation} stays in force.",
+            if errors == 1 { "error" } else { "errors" }
+        );
+        Self::new(StatusCode::CONFLICT, "reload-refused", "Reload refused", detail)
+            .with("generation", generation)
+            .with("problems", json!(reloaded.problems))
+            .with("digest", reloaded.digest.as_str())
     }
 
     /// The body is no JSON that is taken.

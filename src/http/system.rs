@@ -16,18 +16,16 @@ use super::{
 };
 use crate::route::table::trimmed;
 
-const PATHS: [&str; 8] =
-    ["/healthz", "/readyz", "/metrics", "/feed.json", "/mqtt", "/openapi.json", "/asyncapi.json", "/docs"];
-
 /// Whether a path is one of the gateway's own, and whether it takes the method; `None` for all others.
 pub fn own(method: &Method, path: &str) -> Option<Result<(), Problem>> {
-    if !PATHS.contains(&trimmed(path)) {
-        return None;
-    }
-    if !matches!(*method, Method::GET | Method::HEAD) {
-        return Some(Err(Problem::method_not_allowed("GET, HEAD")));
-    }
-    Some(Ok(()))
+    let (taken, allow) = match trimmed(path) {
+        "/healthz" | "/readyz" | "/metrics" | "/feed.json" | "/mqtt" | "/openapi.json" | "/asyncapi.json" | "/docs" => {
+            (matches!(*method, Method::GET | Method::HEAD), "GET, HEAD")
+        }
+        "/reload" => (*method == Method::POST, "POST"),
+        _ => return None,
+    };
+    Some(if taken { Ok(()) } else { Err(Problem::method_not_allowed(allow)) })
 }
 
 /// The answer to one of the gateway's own paths; `None` for all others.
@@ -43,6 +41,7 @@ pub async fn answer(gateway: &Gateway, parts: &mut Parts) -> Option<Result<Respo
         "/openapi.json" => documents::answer(gateway, Which::OpenApi, &parts.headers).await,
         "/asyncapi.json" => documents::answer(gateway, Which::AsyncApi, &parts.headers).await,
         "/docs" => assets::asset("/docs.html", &parts.headers).ok_or_else(Problem::not_found),
+        "/reload" => gateway.vitals.reload(&parts.method, &parts.headers).await,
         "/feed.json" => Ok(json_answer(StatusCode::OK, &feed_document(gateway))),
         _ => feed::upgrade(gateway, parts).await,
     })

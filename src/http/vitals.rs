@@ -4,7 +4,7 @@ use std::{sync::Arc, time::Duration};
 
 use axum::{
     body::Body,
-    http::{HeaderValue, Method, Request, Response, StatusCode, header},
+    http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header},
 };
 use fpesa_workers::store::Store;
 use serde_json::{Value, json};
@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    gateway::{REQUEST_ID, request_id},
+    feed::same_origin,
+    gateway::{PREFERENCE_APPLIED, REQUEST_ID, request_id},
+    intake::Prefer,
     metrics::{Metrics, Readings},
     problem::Problem,
 };
@@ -20,6 +22,7 @@ use crate::{
     bus::{Bus, Link},
     feed::Feed,
     live::Live,
+    reload::{Answer, Ask},
     route::table::trimmed,
 };
 
@@ -40,6 +43,8 @@ pub struct Vitals {
     pub workers: Arc<dyn Fn() -> Consuming + Send + Sync>,
     /// The store of this process's own workers.
     pub store: Option<Arc<dyn Store>>,
+    /// Asks for a look at the table's files.
+    pub reload: Ask,
     /// Ends everything.
     pub shutdown: CancellationToken,
 }
@@ -94,6 +99,36 @@ impl Vitals {
         json_answer(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
     }
 
+    /// `POST /reload`: looks at the table's files at once, and answers whether they are in force. It tells nothing that
+    /// `/readyz` does not, and does nothing that an edit does not: whoever reaches the port may ask, other origins' pages
+    /// may not.
+    pub(super) async fn reload(&self, method: &Method, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
+        if *method != Method::POST {
+            return Err(Problem::method_not_allowed("POST"));
+        }
+        if !same_origin(headers) {
+            return Err(Problem::origin_refused());
+        }
+        if Prefer::of(headers).respond_async {
+            self.reload.begin().ok_or_else(Problem::overloaded)?;
+            let mut response = json_answer(StatusCode::ACCEPTED, &json!({ "generation": self.live.get().generation }));
+            response.headers_mut().insert(PREFERENCE_APPLIED, HeaderValue::from_static("respond-async"));
+            return Ok(response);
+        }
+        let Answer { generation, reloaded } = self.reload.wait().await.ok_or_else(Problem::overloaded)?;
+        if !reloaded.ok {
+            return Err(Problem::reload_refused(generation, &reloaded));
+        }
+        let body = json!({
+            "generation": generation,
+            "time": reloaded.time,
+            "change": reloaded.change,
+            "problems": reloaded.problems,
+            "digest": reloaded.digest,
+        });
+        Ok(json_answer(StatusCode::OK, &body))
+    }
+
     pub(super) async fn metrics(&self) -> Response<Body> {
         let store_up = self.store_is_there().await;
         let state = self.bus.state();
@@ -103,6 +138,7 @@ impl Vitals {
             store_up,
             generation: self.live.get().generation,
             reload_failures: self.live.failures(),
+            reload_ok: self.live.reloaded().ok,
             feed_sessions: self.feed.as_ref().map_or(0, |feed| feed.session_count() as u64),
             feed_dropped: self.feed.as_ref().map_or(0, |feed| feed.dropped()),
         });
@@ -121,6 +157,10 @@ impl Vitals {
         let id = request_id(request.headers());
         let known = matches!(trimmed(request.uri().path()), "/healthz" | "/readyz" | "/metrics");
         let mut response = match trimmed(request.uri().path()) {
+            "/reload" => match self.reload(request.method(), request.headers()).await {
+                Ok(answer) => answer,
+                Err(problem) => problem.into_response(&id),
+            },
             _ if !known => Problem::not_found().into_response(&id),
             _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
                 Problem::method_not_allowed("GET, HEAD").into_response(&id)

@@ -3,7 +3,7 @@
 
 use std::{fmt::Write as _, sync::Arc};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// One text that the table is made of, with the name that the user knows it by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,7 +30,7 @@ impl Default for Place {
 }
 
 /// How bad a problem is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, PartialOrd, Ord)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, PartialOrd, Ord)]
 #[serde(rename_all = "lowercase")]
 pub enum Severity {
     /// The table cannot take effect.
@@ -98,8 +98,13 @@ impl Problem {
 
     /// `file:line:column: error[code]: message`, the line itself, and a caret with the hint.
     pub fn render(&self, colour: bool) -> String {
-        let paint = |code: &str, text: &str| {
-            if colour { format!("\x1b[{code}m{text}\x1b[0m") } else { text.to_owned() }
+        self.render_as(self.code, colour)
+    }
+
+    /// The same with another word for programs: that of a problem that came from elsewhere.
+    pub fn render_as(&self, code: &str, colour: bool) -> String {
+        let paint = |tint: &str, text: &str| {
+            if colour { format!("\x1b[{tint}m{text}\x1b[0m") } else { text.to_owned() }
         };
         let (word, tint) = match self.severity {
             Severity::Error => ("error", "1;31"),
@@ -110,7 +115,7 @@ impl Problem {
             self.file,
             self.line,
             self.column,
-            paint(tint, &format!("{word}[{}]:", self.code)),
+            paint(tint, &format!("{word}[{code}]:")),
             paint("1", &self.message)
         );
         let number = self.line.to_string();

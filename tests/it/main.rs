@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod architecture;
+mod book;
 mod bus_contract;
 mod bus_embedded;
 mod cases;

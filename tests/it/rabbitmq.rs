@@ -45,6 +45,7 @@ async fn the_bus_contract_and_the_whole_path() {
     contract::publish_and_consume(bus.clone(), "t.after_a_restart".into()).await;
     bus.close().await;
     the_whole_path(&rabbit).await;
+    crate::reload::on_rabbitmq(&mut rabbit).await;
 }
 
 /// What a publisher said of many publishes at a time, some to a queue, some to none, some to one that is full and rejects.

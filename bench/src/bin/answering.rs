@@ -14,6 +14,7 @@ use fpesa::{
     },
     live::Live,
     message::{CallError, Message, Outcome, Reply},
+    reload,
     route::compile::compile,
     settings::{Effective, Flags},
     topology::Topology,
@@ -58,7 +59,7 @@ async fn main() -> anyhow::Result<()> {
     let table = compile(&Disk::new(&settings.routes)).table.ok_or_else(|| anyhow::anyhow!("the table has errors"))?;
     let metrics = Arc::new(Metrics::default());
     metrics.expect(&table);
-    let live = Live::new(table, Vec::new());
+    let live = Live::new(table, Vec::new(), "");
     let shutdown = CancellationToken::new();
     let drain = settings.drain_timeout;
     let vitals = Vitals {
@@ -68,6 +69,7 @@ async fn main() -> anyhow::Result<()> {
         metrics,
         workers: Arc::new(Consuming::default),
         store: None,
+        reload: reload::asking().0,
         shutdown,
     };
     let gateway = Gateway::new(vitals, settings);

@@ -64,7 +64,7 @@ async fn prepare(
         channel
             .queue_declare(short(queue), options, arguments)
             .await
-            .map_err(|error| BusError::Topology(format!("the rpc queue `{queue}` can't be declared: {error}")))?;
+            .map_err(|error| BusError::queue(queue, format!("the rpc queue `{queue}` can't be declared: {error}")))?;
     }
     let consumer = channel
         .basic_consume(short(queue), "fpesa".into(), BasicConsumeOptions::default(), FieldTable::default())

@@ -75,9 +75,13 @@ async fn watch(
         tokio::select! {
             command = received.recv() => {
                 let Some(Declare { topology, done }) = command else { return Ended::after_up("the bus is closed") };
+                // Nobody waits for it any more: that table did not take effect. The first one is declared all the same.
+                if done.is_closed() && !held(&shared.topology).queues.is_empty() {
+                    continue;
+                }
                 let result = declare_in_time(connection, &topology, version).await;
                 let refused = match &result {
-                    Err(BusError::Topology(why)) => Some(why.clone()),
+                    Err(BusError::Topology(differs)) => Some(differs.why.clone()),
                     _ => None,
                 };
                 // A reload that is refused leaves the table in force; at the start there is none yet.
@@ -124,7 +128,7 @@ async fn declare_in_time(connection: &Connection, topology: &Topology, version: 
 /// Remembers what keeps the topology from being declared, and tells it once.
 fn settle(shared: &Shared, result: Result<(), BusError>) {
     let refused = match result {
-        Err(BusError::Topology(why)) => Some(why),
+        Err(BusError::Topology(differs)) => Some(differs.why),
         _ => None,
     };
     let mut known = held(&shared.refused);

@@ -94,11 +94,12 @@ fn dead_letters_first(topology: &Topology) -> Vec<&str> {
 fn told(what: &str, name: &str, error: &lapin::Error) -> BusError {
     let text = error.to_string();
     let lower = text.to_lowercase();
+    let differs = |why| if what == "exchange" { BusError::exchange(name, why) } else { BusError::queue(name, why) };
     if lower.contains("precondition") || lower.contains("inequivalent") {
         // "inequivalent arg 'x' for queue 'q' in vhost '/': received 'a' but current is 'b'"
         let difference =
             text.find("inequivalent").map_or(text.as_str(), |at| text[at..].split('"').next().unwrap_or(""));
-        return BusError::Topology(format!(
+        return differs(format!(
             "{what} `{name}` exists on the broker and differs ({difference}): give it another name, make the table say \
              what is there, or delete it on the broker"
         ));
@@ -108,12 +109,10 @@ fn told(what: &str, name: &str, error: &lapin::Error) -> BusError {
         || lower.contains("no queue")
         || lower.contains("no exchange")
     {
-        return BusError::Topology(format!(
-            "{what} `{name}` is not on the broker, and the table says that others declare it"
-        ));
+        return differs(format!("{what} `{name}` is not on the broker, and the table says that others declare it"));
     }
     if lower.contains("access") {
-        return BusError::Topology(format!("{what} `{name}`: the broker's user may not declare it"));
+        return differs(format!("{what} `{name}`: the broker's user may not declare it"));
     }
     BusError::Down(text)
 }

@@ -98,11 +98,11 @@ impl Bus for Amqp {
         let (done, result) = oneshot::channel();
         let declare = Declare { topology: topology.clone(), done };
         let down = || BusError::Down("no connection to the broker".into());
-        self.control.send(declare).await.map_err(|_| down())?;
-        match tokio::time::timeout(DECLARE_WITHIN, result).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) | Err(_) => Err(down()),
-        }
+        let declared = async {
+            self.control.send(declare).await.map_err(|_| down())?;
+            result.await.unwrap_or_else(|_| Err(down()))
+        };
+        tokio::time::timeout(DECLARE_WITHIN, declared).await.unwrap_or_else(|_| Err(down()))
     }
 
     async fn publish(&self, message: Message, deadline: Instant) -> Outcome {

@@ -21,6 +21,9 @@ use crate::{
     topology::{Declare, Queue as Spec, QueueKind, Topology},
 };
 
+/// Topologies whose bindings are still honoured beside those of the one in force.
+const MOST_BEFORE: usize = 8;
+
 /// Why a message was dead-lettered, as RabbitMQ's `x-first-death-reason` has it.
 #[derive(Debug, Clone, Copy)]
 enum Death {
@@ -42,6 +45,8 @@ impl Death {
 #[derive(Default)]
 pub(super) struct Broker {
     pub topology: Topology,
+    /// Those before it, newest last, whose bindings still hold for requests that began with their tables.
+    before: Vec<Topology>,
     pub queues: HashMap<String, Queue>,
     /// Kinds of the durable queues, as they were first declared.
     pub kinds: HashMap<String, QueueKind>,
@@ -59,36 +64,46 @@ impl Broker {
             let there = routing::kind(name, &self.topology);
             if exchange.declare == Declare::Passive {
                 if there.is_none() {
-                    return Err(BusError::Topology(format!(
-                        "exchange `{name}` is `declare: passive`, and the embedded bus has no other one to make it"
-                    )));
+                    return Err(BusError::exchange(
+                        name,
+                        format!(
+                            "exchange `{name}` is `declare: passive`, and the embedded bus has no other one to make it"
+                        ),
+                    ));
                 }
                 continue;
             }
             if !matches!(exchange.kind.as_str(), "topic" | "direct" | "fanout" | "headers") {
                 let kind = &exchange.kind;
-                return Err(BusError::Topology(format!("exchange `{name}`: the embedded bus has no type `{kind}`")));
+                return Err(BusError::exchange(
+                    name,
+                    format!("exchange `{name}`: the embedded bus has no type `{kind}`"),
+                ));
             }
             if let Some(there) = there.filter(|there| *there != exchange.kind) {
-                return Err(BusError::Topology(format!(
-                    "exchange `{name}` exists with type `{there}`, and the table says `{}`",
-                    exchange.kind
-                )));
+                return Err(BusError::exchange(
+                    name,
+                    format!("exchange `{name}` exists with type `{there}`, and the table says `{}`", exchange.kind),
+                ));
             }
         }
         for (name, queue) in &topology.queues {
             match self.kinds.get(name) {
                 Some(there) if *there != queue.kind => {
-                    return Err(BusError::Topology(format!(
-                        "queue `{name}` exists with type `{}`, and the table says `{}`: give it another name, or its old type",
-                        word(*there),
-                        word(queue.kind)
-                    )));
+                    return Err(BusError::queue(
+                        name,
+                        format!(
+                            "queue `{name}` exists with type `{}`, and the table says `{}`: give it another name, or its old type",
+                            word(*there),
+                            word(queue.kind)
+                        ),
+                    ));
                 }
                 None if queue.declare == Declare::Passive && queue.kind != QueueKind::Rpc => {
-                    return Err(BusError::Topology(format!(
-                        "queue `{name}` is `declare: passive`, and it is not there"
-                    )));
+                    return Err(BusError::queue(
+                        name,
+                        format!("queue `{name}` is `declare: passive`, and it is not there"),
+                    ));
                 }
                 _ => {}
             }
@@ -108,7 +123,15 @@ impl Broker {
                 queue.spec = spec.clone();
             }
         }
-        self.topology = topology.clone();
+        // What was bound before stays bound until the same topology is declared again: then nobody needs it any more.
+        if *topology == self.topology {
+            self.before.clear();
+        } else {
+            self.before.push(std::mem::replace(&mut self.topology, topology.clone()));
+            if self.before.len() > MOST_BEFORE {
+                self.before.remove(0);
+            }
+        }
     }
 
     /// Names of the queues that take a message.
@@ -116,7 +139,14 @@ impl Broker {
         if message.exchange.is_empty() {
             return self.queues.contains_key(&message.key).then(|| message.key.clone()).into_iter().collect();
         }
-        let bound = routing::bound(message, &self.topology);
+        let mut bound = routing::bound(message, &self.topology);
+        for topology in &self.before {
+            bound.extend(routing::bound(message, topology));
+        }
+        if !self.before.is_empty() {
+            bound.sort_unstable();
+            bound.dedup();
+        }
         bound.into_iter().filter(|name| self.queues.contains_key(*name)).map(str::to_owned).collect()
     }
 

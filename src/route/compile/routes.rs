@@ -18,8 +18,18 @@ use crate::{
 };
 
 /// Paths that the gateway answers itself.
-pub const RESERVED: [&str; 9] =
-    ["/", "/healthz", "/readyz", "/metrics", "/openapi.json", "/asyncapi.json", "/docs", "/feed.json", "/mqtt"];
+pub const RESERVED: [&str; 10] = [
+    "/",
+    "/healthz",
+    "/readyz",
+    "/reload",
+    "/metrics",
+    "/openapi.json",
+    "/asyncapi.json",
+    "/docs",
+    "/feed.json",
+    "/mqtt",
+];
 /// Folder of the web app's files.
 pub const ASSETS: &str = "/assets";
 
