@@ -194,7 +194,7 @@ async fn start_workers(
     only: Vec<String>,
 ) -> anyhow::Result<Arc<Workers>> {
     let store = store::open(settings.store_access()).await?;
-    let workers = Workers::new(bus.clone(), store, metrics.clone(), only);
+    let workers = Workers::new(bus.clone(), store, settings.keep(), metrics.clone(), only);
     workers.apply(&live.get().table);
     Ok(workers)
 }

@@ -8,7 +8,7 @@ use std::{
     time::{Duration, Instant, SystemTime},
 };
 
-use fpesa_workers::{Answer, Job, Verdict, Worker, store::Store};
+use fpesa_workers::{Answer, Job, Verdict, Worker, retention::Keep, store::Store};
 use futures::{FutureExt as _, StreamExt as _, stream::FuturesUnordered};
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::{sync::watch, task::JoinHandle};
@@ -32,6 +32,7 @@ const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 pub struct Workers {
     bus: Arc<dyn Bus>,
     store: Arc<dyn Store>,
+    keep: Keep,
     metrics: Arc<Metrics>,
     /// Only these, by name; empty for all of the table's.
     only: Vec<String>,
@@ -47,10 +48,16 @@ struct Running {
 }
 
 impl Workers {
-    /// Workers on a bus and a store; none runs yet.
-    pub fn new(bus: Arc<dyn Bus>, store: Arc<dyn Store>, metrics: Arc<Metrics>, only: Vec<String>) -> Arc<Self> {
+    /// Workers on a bus and a store of which `keep` is kept; none runs yet.
+    pub fn new(
+        bus: Arc<dyn Bus>,
+        store: Arc<dyn Store>,
+        keep: Keep,
+        metrics: Arc<Metrics>,
+        only: Vec<String>,
+    ) -> Arc<Self> {
         let consuming = watch::Sender::new(BTreeSet::new());
-        Arc::new(Self { bus, store, metrics, only, running: Mutex::default(), consuming })
+        Arc::new(Self { bus, store, keep, metrics, only, running: Mutex::default(), consuming })
     }
 
     /// Names of the workers that consume now, as they change.
@@ -87,7 +94,7 @@ impl Workers {
             if running.contains_key(name) || !(self.only.is_empty() || self.only.contains(name)) {
                 continue;
             }
-            let Some(worker) = fpesa_workers::find(&spec.kind, self.store.clone()) else { continue };
+            let Some(worker) = fpesa_workers::find(&spec.kind, self.store.clone(), self.keep) else { continue };
             let stop = CancellationToken::new();
             let runner = Runner {
                 name: name.clone(),
@@ -131,8 +138,29 @@ struct Runner {
 }
 
 impl Runner {
-    /// Consumes until it is stopped; what ends a consumer is tried again.
+    /// Works until it is stopped, and does what is to be done beside it.
     async fn run(self) {
+        tokio::join!(self.consume(), self.tend());
+    }
+
+    /// What the worker does beside its jobs.
+    async fn tend(&self) {
+        loop {
+            tokio::select! {
+                removed = AssertUnwindSafe(self.worker.tend()).catch_unwind() => match removed {
+                    Ok(removed) => self.metrics.removed(&self.name, removed),
+                    Err(_) => {
+                        tracing::error!(worker = self.name, "what is done beside its jobs panicked: it is not done any more");
+                        return;
+                    }
+                },
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Consumes until it is stopped; what ends a consumer is tried again.
+    async fn consume(&self) {
         let mut pause = Duration::from_millis(100);
         let mut told = false;
         while !self.stop.is_cancelled() {

@@ -3,10 +3,16 @@
 
 mod broker;
 mod check;
+pub mod copy;
 mod explain;
+pub mod export;
 mod import;
+pub mod import_events;
 mod paint;
+pub mod replay;
 mod routes;
+mod routes;
+mod stores;
 mod test;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -16,6 +22,7 @@ pub use check::check;
 pub use explain::{Request, explain};
 pub use import::import;
 pub use routes::routes;
+pub use stores::PartFlags;
 pub use test::test;
 
 use crate::route::problem::Problem;

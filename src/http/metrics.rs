@@ -49,6 +49,12 @@ struct WorkerVerdict {
     verdict: &'static str,
 }
 
+/// `fpesa_worker_removed_total`
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkerLabel {
+    worker: String,
+}
+
 const PUBLISH_OUTCOMES: [&str; 5] = ["routed", "rejected", "unroutable", "not-sent", "unknown"];
 const CALL_OUTCOMES: [&str; 7] =
     ["answered", "problem", "invalid-reply", "no-worker", "timeout", "not-sent", "unknown"];
@@ -109,6 +115,7 @@ pub struct Metrics {
     publishes: Family<RouteOutcome, Counter>,
     calls: Family<RouteOutcome, Counter>,
     verdicts: Family<WorkerVerdict, Counter>,
+    removed: Family<WorkerLabel, Counter>,
     in_flight: Gauge,
 }
 
@@ -125,6 +132,7 @@ impl Default for Metrics {
             publishes: Family::default(),
             calls: Family::default(),
             verdicts: Family::default(),
+            removed: Family::default(),
             in_flight: Gauge::default(),
             registry: Mutex::default(),
         };
@@ -133,6 +141,11 @@ impl Default for Metrics {
         registry.register("fpesa_publish", "Publishes by outcome", metrics.publishes.clone());
         registry.register("fpesa_call", "Calls by outcome", metrics.calls.clone());
         registry.register("fpesa_worker_events", "What workers said of their jobs", metrics.verdicts.clone());
+        registry.register(
+            "fpesa_worker_removed",
+            "Events that were not to be kept any longer",
+            metrics.removed.clone(),
+        );
         registry.register("fpesa_in_flight", "Requests that are worked on", metrics.in_flight.clone());
         *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
         metrics
@@ -162,6 +175,9 @@ impl Metrics {
         }
         drop(self.requests.get_or_create(&RouteStatus { route: "none".into(), status: 404 }));
         drop(self.seconds.get_or_create(&RouteLabel { route: "none".into() }));
+        for (worker, _) in table.workers.iter().filter(|(_, spec)| spec.kind == "persist") {
+            drop(self.removed.get_or_create(&WorkerLabel { worker: worker.clone() }));
+        }
         for worker in table.workers.keys() {
             for verdict in VERDICTS {
                 drop(self.verdicts.get_or_create(&WorkerVerdict { worker: worker.clone(), verdict }));
@@ -195,6 +211,11 @@ impl Metrics {
     /// A worker said what became of a job.
     pub fn judged(&self, worker: &str, verdict: &'static str) {
         self.verdicts.get_or_create(&WorkerVerdict { worker: worker.to_owned(), verdict }).inc();
+    }
+
+    /// A worker removed events that were not to be kept any longer.
+    pub fn removed(&self, worker: &str, events: u64) {
+        self.removed.get_or_create(&WorkerLabel { worker: worker.to_owned() }).inc_by(events);
     }
 
     /// Counts a request as under way as long as what it gives is kept.
