@@ -3,7 +3,6 @@
 use std::{
     collections::BTreeMap,
     num::NonZeroU32,
-    pin::Pin,
     sync::Arc,
     task::Poll,
     time::{Duration, Instant},
@@ -12,9 +11,10 @@ use std::{
 use anyhow::{anyhow, bail};
 use clap::Args;
 use fpesa_workers::{event::Event, store::Walk};
-use futures::{StreamExt as _, future::BoxFuture, poll, stream::FuturesUnordered};
+use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, poll, stream::FuturesUnordered};
 use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use tokio::task::unconstrained;
 
 use super::{
     say,
@@ -179,9 +179,10 @@ impl Replay<'_> {
             }
             self.sent = self.sent.wrapping_add(1);
             let bus = self.bus.clone();
-            let mut publish: Pin<Box<dyn Future<Output = (usize, Outcome)> + Send>> =
-                Box::pin(async move { (at, bus.publish(message, Instant::now() + CONFIRM_WITHIN).await) });
-            // The first poll hands it to the bus: so they leave in their order.
+            let publish = async move { (at, bus.publish(message, Instant::now() + CONFIRM_WITHIN).await) };
+            // The first poll hands it to the bus, whatever the runtime would have done in between: so they leave in their
+            // order.
+            let mut publish = unconstrained(publish).boxed();
             match poll!(publish.as_mut()) {
                 Poll::Ready((at, outcome)) => {
                     outcomes[at] = outcome;
