@@ -36,6 +36,8 @@ use crate::{
 const IN_FLIGHT: usize = 256;
 /// How long a message may take to be confirmed.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(10);
+/// By how much a message may be late without the next one being so too.
+const LATE: Duration = Duration::from_millis(50);
 /// How long a broker that is away is waited for.
 const PATIENCE: Duration = Duration::from_secs(30);
 /// Longest routing key, in bytes (AMQP 0-9-1, a short string).
@@ -90,7 +92,7 @@ pub async fn replay(args: &ReplayArgs, settings: &Settings) -> anyhow::Result<bo
     let mut walk = Walk::start(store, part).await?;
     let bus = Amqp::connect(options);
     look_for(&*bus, &args.to_exchange).await?;
-    let mut replay = Replay { args, bus, counts: BTreeMap::new(), start: Instant::now(), sent: 0 };
+    let mut replay = Replay { args, bus, counts: BTreeMap::new(), next: Instant::now() };
     let ended = replay.run(&mut walk).await;
     replay.bus.close().await;
     let told = WORDS.map(|word| format!("{word} {}", replay.counts.get(word).unwrap_or(&0)));
@@ -120,9 +122,8 @@ struct Replay<'a> {
     bus: Arc<Amqp>,
     /// Messages by how they ended.
     counts: BTreeMap<&'static str, u64>,
-    start: Instant,
-    /// Messages that were handed to the bus.
-    sent: u32,
+    /// When the next message may go, with a rate.
+    next: Instant,
 }
 
 impl Replay<'_> {
@@ -175,9 +176,11 @@ impl Replay<'_> {
                 continue;
             };
             if let Some(rate) = self.args.rate {
-                tokio::time::sleep_until((self.start + Duration::from_secs(1) * self.sent / rate.get()).into()).await;
+                tokio::time::sleep_until(self.next.into()).await;
+                // A timer is late by a millisecond or so, which is made up for; a pause is not.
+                let earliest = Instant::now().checked_sub(LATE).unwrap_or(self.next);
+                self.next = self.next.max(earliest) + Duration::from_secs(1) / rate.get();
             }
-            self.sent = self.sent.wrapping_add(1);
             let bus = self.bus.clone();
             let publish = async move { (at, bus.publish(message, Instant::now() + CONFIRM_WITHIN).await) };
             // The first poll hands it to the bus, whatever the runtime would have done in between: so they leave in their

@@ -306,3 +306,17 @@ async fn a_store_that_stops_for_a_moment_is_waited_for() {
     assert!(copied.is_complete(), "{copied:?}");
     assert_eq!(copied.checked, 10_000);
 }
+
+/// On a terminal, which `script` is, there is a bar; what is printed is printed all the same.
+#[tokio::test]
+async fn a_terminal_shows_how_far_it_is() {
+    let (first, second) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    let (a, b) = (embedded(first.path()), embedded(second.path()));
+    fill(&open(&a).await, &events(3_000)).await;
+    let line = format!("{} copy --from {a} --to {b}", env!("CARGO_BIN_EXE_fpesa"));
+    let output = Command::new("script").args(["-qec", &line, "/dev/null"]).current_dir(first.path()).output().unwrap();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{shown}");
+    assert!(shown.contains("copying") && shown.contains("/3,000") && shown.contains("ETA"), "{shown}");
+    assert!(shown.contains("copied 3000, present 0, checked 3000"), "{shown}");
+}

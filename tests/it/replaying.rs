@@ -1,20 +1,25 @@
 //! `fpesa replay`, on RabbitMQ: history published again, each message confirmed.
 
-use std::time::{Duration, Instant};
+use std::{
+    collections::HashSet,
+    time::{Duration, Instant},
+};
 
 use fpesa::{
     bus::{
-        Delivery,
+        Delivery, Link,
         amqp::{Amqp, Options},
     },
     message::HeaderValue,
     topology::{Arguments, Binding, Declare, Exchange, Queue, QueueKind},
 };
+use uuid::Uuid;
 
 use crate::{
     bus_contract::{self as contract, Shared},
     support::{
         app::Start,
+        eventually,
         history::{embedded, event, events, fill, open},
         rabbit::Rabbit,
     },
@@ -95,10 +100,14 @@ async fn history_is_published_again() {
     assert_eq!(stdout, "routed 700, rejected 1, unroutable 1, not-sent 0, unknown 0\n", "{stderr}");
     assert_eq!(status, 1);
     for (n, why) in [(5_000, "too long"), (5_001, "no queue takes it")] {
-        let id = uuid::Uuid::from_u128(n).to_string();
+        let id = Uuid::from_u128(n).to_string();
         let line = stderr.lines().find(|line| line.contains(&id)).unwrap_or_else(|| panic!("{n}: {stderr}"));
         assert!(line.contains(why), "{line}");
     }
+    for delivery in take(&bus, "t.again", 700).await {
+        delivery.ticket.ack();
+    }
+    links_break(&rabbit, &bus, &store).await;
     // An exchange that is not there is told, and nothing is sent.
     let (status, _, stderr) = replay(&["--to-exchange", "nowhere"]).await;
     assert_eq!(status, 1, "{stderr}");
@@ -108,6 +117,43 @@ async fn history_is_published_again() {
     let (status, stdout, stderr) = replay(&["--to-exchange", "again"]).await;
     assert_eq!((status, stdout.as_str()), (1, ""), "{stderr}");
     assert!(stderr.contains("broker is away") && !stderr.contains("guest:guest"), "{stderr}");
+}
+
+/// Every link is closed while messages are on their way: what was told to be routed is there, and the rest is sent later.
+async fn links_break(rabbit: &Rabbit, bus: &Shared, store: &str) {
+    let url = rabbit.url();
+    let args = ["replay", "--since", "36500d", "--topic", "m/+", "--to-exchange", "again", "--rate", "50"];
+    let start = Start::up().command(&args).args(&["--bus", &url, "--store", store]);
+    let replaying = tokio::spawn(start.run());
+    let mut arrived = HashSet::new();
+    let mut deliveries = bus.consume("t.again", 1).await.unwrap();
+    while arrived.len() < 20 {
+        let delivery = tokio::time::timeout(Duration::from_secs(20), deliveries.next()).await.unwrap().unwrap();
+        arrived.insert(delivery.message.properties.message_id.clone().unwrap());
+        delivery.ticket.ack();
+    }
+    drop(deliveries);
+    rabbit.ctl(&["close_all_connections", "a test"]);
+    let (status, stdout, stderr) = replaying.await.unwrap();
+    let number = |word: &str| -> usize {
+        let part = stdout.trim().split(", ").find_map(|part| part.strip_prefix(&format!("{word} ")));
+        part.and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("{stdout}{stderr}"))
+    };
+    // (The long subject is of this topic too.)
+    assert_eq!(number("routed") + number("unknown"), 700, "{stdout}{stderr}");
+    assert_eq!((number("rejected"), number("not-sent"), status), (1, 0, 1), "{stdout}{stderr}");
+    let unknown: Vec<&str> = stderr.lines().filter(|line| line.contains(": unknown: ")).collect();
+    assert_eq!(unknown.len(), number("unknown"), "{stderr}");
+    eventually("the link to be up again", || async { (bus.state().link == Link::Up).then_some(()) }).await;
+    let mut deliveries = eventually("a consumer", || async { bus.consume("t.again", 1_000).await.ok() }).await;
+    while let Ok(Some(delivery)) = tokio::time::timeout(Duration::from_secs(2), deliveries.next()).await {
+        arrived.insert(delivery.message.properties.message_id.clone().unwrap());
+        delivery.ticket.ack();
+    }
+    for n in 1..=700 {
+        let id = Uuid::from_u128(n).to_string();
+        assert!(arrived.contains(&id) || unknown.iter().any(|line| line.contains(&id)), "{n} is lost");
+    }
 }
 
 #[tokio::test]
