@@ -79,12 +79,7 @@ fn report(copied: &Copied) -> anyhow::Result<bool> {
     }
     name(&copied.conflicts, "its id is another event's in the store that is copied to: not copied");
     name(&copied.lost, "it was written and is not to be found: does something remove it (keep.age, keep.count)?");
-    let [from, to] = &copied.digests;
-    if from == to {
-        say(&format!("sha256 {from}"))?;
-    } else {
-        eprintln!("fpesa: the stores differ: sha256 {from} and {to}");
-    }
+    say(&format!("sha256 {}", copied.digest))?;
     Ok(copied.is_complete())
 }
 

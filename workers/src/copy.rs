@@ -57,8 +57,8 @@ pub struct Copied {
     pub conflicts: Trouble,
     /// Events that were written and are not to be found.
     pub lost: Trouble,
-    /// SHA-256 of what was checked, as `fpesa export` would print it: as read from the first store and from the second.
-    pub digests: [String; 2],
+    /// SHA-256 of what was checked, as `fpesa export` would print it, in hexadecimal digits.
+    pub digest: String,
 }
 
 /// Events that something is wrong with.
@@ -81,7 +81,7 @@ pub struct CopyError {
 impl Copied {
     /// Whether the second store has everything, as it is in the first one.
     pub fn is_complete(&self) -> bool {
-        self.conflicts.count == 0 && self.lost.count == 0 && self.digests[0] == self.digests[1]
+        self.conflicts.count == 0 && self.lost.count == 0
     }
 }
 
@@ -120,7 +120,7 @@ pub async fn copy(
         alike: last.alike,
         conflicts: last.conflicts,
         lost: last.lost,
-        digests: last.digests.map(|digest| digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect()),
+        digest: last.digest.finalize().iter().map(|byte| format!("{byte:02x}")).collect(),
     })
 }
 
@@ -166,7 +166,7 @@ struct Pass {
     alike: u64,
     conflicts: Trouble,
     lost: Trouble,
-    digests: [Sha256; 2],
+    digest: Sha256,
     line: Vec<u8>,
 }
 
@@ -181,7 +181,7 @@ impl Pass {
             alike: 0,
             conflicts: Trouble::default(),
             lost: Trouble::default(),
-            digests: [Sha256::new(), Sha256::new()],
+            digest: Sha256::new(),
             line: Vec::new(),
         }
     }
@@ -219,8 +219,9 @@ impl Pass {
             match there.get(&event.id) {
                 Some(text) if *text == event.text => {
                     self.checked += 1;
-                    self.digest(0, &event.text);
-                    self.digest(1, text);
+                    self.line.clear();
+                    lines::write(text, &mut self.line);
+                    self.digest.update(&self.line);
                 }
                 Some(text) if event.is_same_as(text) => self.alike += 1,
                 Some(_) => self.conflicts.add(event.id),
@@ -229,12 +230,6 @@ impl Pass {
             }
         }
         Ok(())
-    }
-
-    fn digest(&mut self, side: usize, text: &[u8]) {
-        self.line.clear();
-        lines::write(text, &mut self.line);
-        self.digests[side].update(&self.line);
     }
 }
 
