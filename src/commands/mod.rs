@@ -11,7 +11,6 @@ pub mod import_events;
 mod paint;
 pub mod replay;
 mod routes;
-mod routes;
 mod stores;
 mod test;
 
