@@ -198,7 +198,7 @@ async fn start_workers(
     only: Vec<String>,
 ) -> anyhow::Result<Arc<Workers>> {
     let store = store::open(settings.store_access()).await?;
-    let workers = Workers::new(bus.clone(), store, metrics.clone(), only);
+    let workers = Workers::new(bus.clone(), store, settings.keep(), metrics.clone(), only);
     // The first table: there is nobody to stop.
     drop(workers.begin(&live.get().table));
     Ok(workers)

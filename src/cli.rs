@@ -4,7 +4,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 
-use crate::settings::Flags;
+use crate::{
+    commands::{
+        copy::{self, CopyArgs},
+        export::{self, ExportArgs},
+        import_events::{self, ImportEventsArgs},
+        replay::{self, ReplayArgs},
+    },
+    settings::Flags,
+};
 
 /// A YAML table turns REST endpoints into RabbitMQ publishes and RPC calls.
 #[derive(Debug, Parser)]
@@ -25,6 +33,8 @@ const EXAMPLES: &str = "Examples:
   fpesa gateway --bus amqp://user@host:5672    the gateway alone, on RabbitMQ
   fpesa work persist history --bus amqp://user@host:5672 --store postgres://user@host/db
   fpesa reload --wait                          whether an edit took effect, or why not
+  fpesa copy --from embedded: --to postgres://user@host/db
+  fpesa export --since 24h | jq .data          history, one event a line
   fpesa tail 'messages/#'                      the live feed on the terminal";
 
 /// Commands.
@@ -147,6 +157,18 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Copy history from one store to another, and check it
+    #[command(after_help = copy::EXAMPLES)]
+    Copy(CopyArgs),
+    /// Print history, one event a line, oldest first
+    #[command(after_help = export::EXAMPLES)]
+    Export(ExportArgs),
+    /// Put into a store what `export` printed
+    #[command(after_help = import_events::EXAMPLES)]
+    ImportEvents(ImportEventsArgs),
+    /// Publish history again; needs a networked bus
+    #[command(after_help = replay::EXAMPLES)]
+    Replay(ReplayArgs),
     /// Print the live feed, one message a line
     #[command(after_help = "Example: fpesa tail 'messages/#' --url http://127.0.0.1:8080")]
     Tail {

@@ -62,6 +62,22 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             let settings = load(&common)?;
             start(&settings)?.block_on(commands::reload(&settings, &url, wait))
         }
+        Command::Copy(args) => {
+            let settings = load(&args.common)?;
+            start(&settings)?.block_on(commands::copy::copy(&args, &settings))
+        }
+        Command::Export(args) => {
+            let settings = load(&args.common)?;
+            start(&settings)?.block_on(commands::export::export(&args, &settings))
+        }
+        Command::ImportEvents(args) => {
+            let settings = load(&args.common)?;
+            start(&settings)?.block_on(commands::import_events::import_events(&args, &settings))
+        }
+        Command::Replay(args) => {
+            let settings = load(&args.common)?;
+            start(&settings)?.block_on(commands::replay::replay(&args, &settings))
+        }
         Command::Tail { filter, url, common } => {
             let settings = load(&common)?;
             let url = url.unwrap_or_else(|| format!("http://{}", settings.listen));

@@ -49,8 +49,29 @@ struct Runner {
 pub type Consuming = BTreeMap<String, usize>;
 
 impl Runner {
-    /// Consumes until it is stopped; what ends a consumer is tried again.
+    /// Works until it is stopped, and does what is to be done beside it.
     async fn run(self) {
+        tokio::join!(self.consume(), self.tend());
+    }
+
+    /// What the worker does beside its jobs.
+    async fn tend(&self) {
+        loop {
+            tokio::select! {
+                removed = AssertUnwindSafe(self.worker.tend()).catch_unwind() => match removed {
+                    Ok(removed) => self.metrics.removed(&self.name, removed),
+                    Err(_) => {
+                        tracing::error!(worker = self.name, "what is done beside its jobs panicked: it is not done any more");
+                        return;
+                    }
+                },
+                () = self.stop.cancelled() => return,
+            }
+        }
+    }
+
+    /// Consumes until it is stopped; what ends a consumer is tried again.
+    async fn consume(&self) {
         let mut pause = Duration::from_millis(100);
         let mut told = false;
         while !self.stop.is_cancelled() {

@@ -25,6 +25,27 @@ pub fn duration(text: &str) -> Result<Duration, String> {
     Ok(duration)
 }
 
+/// Longest age that is taken: a hundred years.
+const OLDEST: Duration = Duration::from_secs(100 * 365 * 24 * 60 * 60);
+
+/// How long ago something is, such as `90m`, `12h` or `30d`: more than nothing, at most 36500d. The error is a sentence.
+pub fn age(text: &str) -> Result<Duration, String> {
+    let wrong = || format!("`{text}` is no age (write it as in 12h or 30d)");
+    let (number, unit) = split(text).ok_or_else(wrong)?;
+    let seconds = match unit {
+        "s" => 1,
+        "m" => 60,
+        "h" => 60 * 60,
+        "d" => 24 * 60 * 60,
+        _ => return Err(wrong()),
+    };
+    let age = Duration::from_secs(number.checked_mul(seconds).ok_or_else(wrong)?);
+    if age.is_zero() || age > OLDEST {
+        return Err(format!("`{text}` is out of range (more than nothing, at most 36500d)"));
+    }
+    Ok(age)
+}
+
 /// A size in bytes such as `512B`, `64KiB`, `1MiB`: at least one byte, at most 1 GiB. The error is a sentence.
 pub fn size(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is no size (write it as in 64KiB or 1MiB)");
@@ -77,6 +98,16 @@ mod tests {
         }
         for text in ["250ms", "2s", "90s", "5m"] {
             assert_eq!(show_duration(duration(text).unwrap()), text);
+        }
+    }
+
+    #[test]
+    fn ages() {
+        for (text, hours) in [("60m", 1), ("12h", 12), ("30d", 720), ("3600s", 1), ("36500d", 876_000)] {
+            assert_eq!(age(text), Ok(Duration::from_secs(hours * 3_600)));
+        }
+        for text in ["", "30", "0d", "-1d", "1.5d", "30 days", "36501d", "2w", "99999999999999999999d"] {
+            assert!(age(text).is_err(), "{text}");
         }
     }
 

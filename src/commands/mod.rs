@@ -3,12 +3,17 @@
 
 mod broker;
 mod check;
+pub mod copy;
 mod documents;
 mod explain;
+pub mod export;
 mod import;
+pub mod import_events;
 mod paint;
 mod reload;
+pub mod replay;
 mod routes;
+mod stores;
 mod test;
 
 use std::io::{IsTerminal as _, Write as _};
@@ -20,6 +25,7 @@ pub use explain::{Request, explain};
 pub use import::import;
 pub use reload::reload;
 pub use routes::routes;
+pub use stores::PartFlags;
 pub use test::test;
 
 use crate::route::problem::Problem;

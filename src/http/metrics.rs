@@ -71,6 +71,12 @@ enum Left {
     Worker(String),
 }
 
+/// `fpesa_worker_removed_total`
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct WorkerLabel {
+    worker: String,
+}
+
 const PUBLISH_OUTCOMES: [&str; 5] = ["routed", "rejected", "unroutable", "not-sent", "unknown"];
 const CALL_OUTCOMES: [&str; 7] =
     ["answered", "problem", "invalid-reply", "no-worker", "timeout", "not-sent", "unknown"];
@@ -133,6 +139,7 @@ pub struct Metrics {
     publishes: Family<RouteOutcome, Counter>,
     calls: Family<RouteOutcome, Counter>,
     verdicts: Family<WorkerVerdict, Counter>,
+    removed: Family<WorkerLabel, Counter>,
     in_flight: Gauge,
     changes: Family<RouteChange, Counter>,
     /// Which statuses were ever counted.
@@ -154,6 +161,7 @@ impl Default for Metrics {
             publishes: Family::default(),
             calls: Family::default(),
             verdicts: Family::default(),
+            removed: Family::default(),
             in_flight: Gauge::default(),
             changes: Family::default(),
             statuses: (0..600).map(|_| AtomicBool::default()).collect(),
@@ -165,6 +173,11 @@ impl Default for Metrics {
         registry.register("fpesa_publish", "Publishes by outcome", metrics.publishes.clone());
         registry.register("fpesa_call", "Calls by outcome", metrics.calls.clone());
         registry.register("fpesa_worker_events", "What workers said of their jobs", metrics.verdicts.clone());
+        registry.register(
+            "fpesa_worker_removed",
+            "Events that were not to be kept any longer",
+            metrics.removed.clone(),
+        );
         registry.register("fpesa_in_flight", "Requests that are worked on", metrics.in_flight.clone());
         registry.register("fpesa_reload_routes", "Routes that reloads changed", metrics.changes.clone());
         for change in ["added", "removed", "changed"] {
@@ -198,6 +211,9 @@ impl Metrics {
         }
         drop(self.count(&RouteStatus { route: "none".into(), status: 404 }));
         drop(self.seconds.get_or_create(&RouteLabel { route: "none".into() }));
+        for (worker, _) in table.workers.iter().filter(|(_, spec)| spec.kind == "persist") {
+            drop(self.removed.get_or_create(&WorkerLabel { worker: worker.clone() }));
+        }
         for worker in table.workers.keys() {
             for verdict in VERDICTS {
                 drop(self.verdicts.get_or_create(&WorkerVerdict { worker: worker.clone(), verdict }));
@@ -245,6 +261,7 @@ impl Metrics {
                 for verdict in VERDICTS {
                     self.verdicts.remove(&WorkerVerdict { worker: worker.clone(), verdict });
                 }
+                self.removed.remove(&WorkerLabel { worker });
             }
         }
     }
@@ -294,6 +311,13 @@ impl Metrics {
     pub fn judged(&self, worker: &str, verdict: &'static str) {
         if let Some(count) = self.verdicts.get(&WorkerVerdict { worker: worker.to_owned(), verdict }) {
             count.inc();
+        }
+    }
+
+    /// A worker removed events that were not to be kept any longer.
+    pub fn removed(&self, worker: &str, events: u64) {
+        if let Some(count) = self.removed.get(&WorkerLabel { worker: worker.to_owned() }) {
+            count.inc_by(events);
         }
     }
 

@@ -17,7 +17,7 @@ use crate::route::{
 pub(super) const FILE: &str = "fpesa.yaml";
 
 /// Each key with its default; `None` has none. The order is that of `fpesa config`.
-pub(super) const KEYS: [(&str, Option<&str>); 20] = [
+pub(super) const KEYS: [(&str, Option<&str>); 22] = [
     ("routes", Some("routes.yaml")),
     ("listen", Some("127.0.0.1:8080")),
     ("bus", Some("embedded:")),
@@ -37,13 +37,16 @@ pub(super) const KEYS: [(&str, Option<&str>); 20] = [
     ("bus_tls.key_file", None),
     ("bus_password", None),
     ("store_password", None),
+    ("keep.age", None),
+    ("keep.count", None),
     ("drain_timeout", Some("10s")),
 ];
 
 /// Keys whose value a `…_file` key can read from a file.
 const FROM_FILE: [&str; 6] = ["bus", "store", "bus_password", "store_password", "feed.username", "feed.password"];
 /// Keys that are lists or numbers: the rest is text, whatever it looks like.
-const NOT_TEXT: [&str; 4] = ["limits.max_in_flight", "limits.max_calls", "limits.connections", "cors.origins"];
+const NOT_TEXT: [&str; 5] =
+    ["limits.max_in_flight", "limits.max_calls", "limits.connections", "keep.count", "cors.origins"];
 
 /// A nested dictionary, filled by dotted keys.
 #[derive(Default)]
@@ -129,6 +132,7 @@ impl Provider for Defaults {
             }
         }
         values.set("bus_tls", Value::from(Dict::new()));
+        values.set("keep", Value::from(Dict::new()));
         Ok(Profile::Default.collect(values.0))
     }
 }

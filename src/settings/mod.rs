@@ -8,7 +8,7 @@ use std::{
 };
 
 use figment::{Figment, value::Value};
-use fpesa_workers::store;
+use fpesa_workers::{retention, store};
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::units;
@@ -48,6 +48,8 @@ pub struct Settings {
     pub bus_password: Option<Secret>,
     /// The store's password, beside its URL.
     pub store_password: Option<Secret>,
+    /// How long history is kept.
+    pub keep: Keep,
     /// Whether `--listen` was given: workers listen only then.
     #[serde(skip)]
     pub listen_is_a_flag: bool,
@@ -101,6 +103,17 @@ pub struct BusTls {
     pub cert_file: Option<PathBuf>,
     /// The client's key, PEM.
     pub key_file: Option<PathBuf>,
+}
+
+/// `keep.*`: what a persist worker keeps of its store. (`store` is a URL, and has no room for keys below it.)
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Keep {
+    /// Events are removed when their time is longer ago.
+    #[serde(default, deserialize_with = "age")]
+    pub age: Option<Duration>,
+    /// So many of the newest events stay.
+    pub count: Option<u64>,
 }
 
 /// Flags that set settings; what is not given sets nothing.
@@ -206,6 +219,11 @@ impl Settings {
         }
     }
 
+    /// What a persist worker keeps.
+    pub fn keep(&self) -> retention::Keep {
+        retention::Keep { age: self.keep.age, count: self.keep.count }
+    }
+
     fn check(&self) -> Result<(), SettingsError> {
         let bus = self.bus.expose();
         let any_of = |text: &str, starts: &[&str]| {
@@ -234,6 +252,9 @@ impl Settings {
                 return Err(SettingsError(format!("{name} must be at least 1")));
             }
         }
+        if self.keep.count == Some(0) {
+            return Err(SettingsError("keep.count must be at least 1".into()));
+        }
         for origin in &self.cors.origins {
             let scheme = origin.starts_with("http://") || origin.starts_with("https://");
             if origin != "*" && (!scheme || origin.ends_with('/')) {
@@ -248,6 +269,10 @@ impl Settings {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     units::duration(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+fn age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {
+    units::age(&String::deserialize(deserializer)?).map(Some).map_err(de::Error::custom)
 }
 
 /// A figment error as one sentence: what, and where it came from.

@@ -60,13 +60,24 @@ pub fn mask_urls(text: &str) -> String {
 fn mask_authority(rest: &str) -> String {
     let end = rest.find('/').unwrap_or(rest.len());
     let (authority, path) = rest.split_at(end);
+    let path = mask_query(path);
     match authority.rsplit_once('@') {
         Some((user, host)) => match user.split_once(':') {
             Some((name, _)) => format!("{name}:***@{host}{path}"),
-            None => rest.to_owned(),
+            None => format!("{authority}{path}"),
         },
-        None => rest.to_owned(),
+        None => format!("{authority}{path}"),
     }
+}
+
+/// PostgreSQL's URLs may carry the password as a parameter.
+fn mask_query(path: &str) -> String {
+    let Some((path, query)) = path.split_once('?') else { return path.to_owned() };
+    let mask = |pair: &str| match pair.split_once('=') {
+        Some((name, _)) if name.to_ascii_lowercase().contains("password") => format!("{name}=***"),
+        _ => pair.to_owned(),
+    };
+    format!("{path}?{}", query.split('&').map(mask).collect::<Vec<_>>().join("&"))
 }
 
 #[cfg(test)]
@@ -80,6 +91,7 @@ mod tests {
             ("amqp://u:p@h1,h2:5673/v", "amqp://u:***@h1,h2:5673/v"),
             ("amqp://u:p@h1/v,amqp://x:y@h2/v", "amqp://u:***@h1/v,amqp://x:***@h2/v"),
             ("postgres://u@h/d", "postgres://u@h/d"),
+            ("postgres://h/d?user=u&password=p&sslmode=require", "postgres://h/d?user=u&password=***&sslmode=require"),
             ("mongodb://u:p%40w@h/d?x=y", "mongodb://u:***@h/d?x=y"),
             ("s3cret", "***"),
             ("embedded:", "embedded:"),

@@ -7,7 +7,7 @@ use serde_json::value::RawValue;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use uuid::Uuid;
 
-use crate::{Job, topic::topic_of_key};
+use crate::{Job, store::Cursor, topic::topic_of_key};
 
 /// Content type of an event in structured JSON mode.
 pub const CLOUDEVENT: &str = "application/cloudevents+json";
@@ -115,6 +115,11 @@ impl Event {
         }
         text.push(b'}');
         Ok(Self { id, time: unix_micros(at), subject, text: text.into() })
+    }
+
+    /// Where it stands in the order of history.
+    pub fn place(&self) -> Cursor {
+        Cursor { time: self.time, id: self.id }
     }
 
     /// Whether this is the same event as another with its id: same type, subject and data.

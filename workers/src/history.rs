@@ -94,9 +94,11 @@ impl History {
                 let link = page.next.as_ref().map(|next| link(query, next, asked.limit));
                 ok(body(&page), link)
             }
-            Err(StoreError::UnknownAfter) => {
-                invalid(&[Wrong::query("after", "unknown-id", "no message has this id: read the newest page instead")])
-            }
+            Err(StoreError::UnknownAfter) => invalid(&[Wrong::query(
+                "after",
+                "unknown-id",
+                "no message has this id, or not any more: read the newest page instead",
+            )]),
             Err(error) => failed(&error),
         }
     }

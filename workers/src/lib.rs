@@ -1,7 +1,8 @@
 //! The workers of fpesa: each is handed jobs and says what became of them. A worker knows no bus and no HTTP:
 //! whoever runs it joins it to a queue.
 //!
-//! Reading order: [`Worker`], [`Job`] and [`Verdict`] here; [`topic`] for MQTT filters; [`store`] for what is kept.
+//! Reading order: [`Worker`], [`Job`] and [`Verdict`] here; [`topic`] for MQTT filters; [`store`] for what is kept,
+//! [`retention`] for how long, [`copy`] and [`lines`] for how it moves.
 
 use std::{
     collections::BTreeMap,
@@ -12,20 +13,23 @@ use std::{
 use async_trait::async_trait;
 use bytes::Bytes;
 
+pub mod copy;
 pub mod event;
 pub mod history;
+pub mod lines;
 pub mod persist;
+pub mod retention;
 pub mod store;
 pub mod topic;
 
 /// Kinds of workers that [`find`] knows.
 pub const KINDS: [&str; 2] = ["history", "persist"];
 
-/// The worker of a kind, on a store.
-pub fn find(kind: &str, store: Arc<dyn store::Store>) -> Option<Arc<dyn Worker>> {
+/// The worker of a kind, on a store of which `keep` is kept.
+pub fn find(kind: &str, store: Arc<dyn store::Store>, keep: retention::Keep) -> Option<Arc<dyn Worker>> {
     match kind {
         "history" => Some(Arc::new(history::History::new(store))),
-        "persist" => Some(Arc::new(persist::Persist::new(store))),
+        "persist" => Some(Arc::new(persist::Persist::new(store, keep))),
         _ => None,
     }
 }
@@ -39,6 +43,12 @@ pub trait Worker: Send + Sync + 'static {
     /// Does these jobs and says of each, in their order, what became of it. Waits as long as its store is away
     /// (a kept message is never given back for that); a call is answered in time all the same.
     async fn work(&self, jobs: &[Job]) -> Vec<Verdict>;
+
+    /// Goes on with what is to be done beside jobs, and says how many events it removed as soon as it removed some: call
+    /// it again then. May be dropped at any time. A worker that has nothing beside its jobs never returns.
+    async fn tend(&self) -> u64 {
+        std::future::pending().await
+    }
 }
 
 /// One delivered message, told without any bus's types.

@@ -1,5 +1,5 @@
 //! Keeps every event it is handed, in batches, each id once. While the store is away it waits: a message is never
-//! given back for that.
+//! given back for that. Beside that it removes what is not to be kept any more.
 
 use std::{sync::Arc, time::Duration};
 
@@ -8,18 +8,20 @@ use async_trait::async_trait;
 use crate::{
     Job, Verdict, Worker,
     event::Event,
+    retention::{Keep, Retention},
     store::{Appended, Store},
 };
 
 /// The worker `persist`.
 pub struct Persist {
     store: Arc<dyn Store>,
+    retention: Retention,
 }
 
 impl Persist {
-    /// A worker that keeps events in `store`.
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+    /// A worker that keeps events in `store`, and removes what `keep` does not keep.
+    pub fn new(store: Arc<dyn Store>, keep: Keep) -> Self {
+        Self { retention: Retention::new(store.clone(), keep), store }
     }
 
     /// Appends until the store takes it, logging an outage once.
@@ -78,5 +80,9 @@ impl Worker for Persist {
             None => Verdict::Retry("the store did not say what became of it".into()),
         };
         verdicts.into_iter().map(|given| given.unwrap_or_else(|| verdict(appended.next()))).collect()
+    }
+
+    async fn tend(&self) -> u64 {
+        self.retention.removed().await
     }
 }

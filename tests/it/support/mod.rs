@@ -2,6 +2,7 @@
 
 pub mod app;
 pub mod certificates;
+pub mod history;
 pub mod poster;
 pub mod postgres;
 pub mod proxy;

@@ -78,6 +78,23 @@ impl Postgres {
         String::from_utf8(output.stdout).unwrap()
     }
 
+    /// From now on everybody but `fpesa` gives a password. (Who has a connection keeps it.)
+    pub fn asks_for_passwords(&self) {
+        let rules = "host all fpesa 127.0.0.1/32 trust\nhost all all 127.0.0.1/32 scram-sha-256\n";
+        fs::write(self.folder.path().join("home/data/pg_hba.conf"), rules).unwrap();
+        signal(self.child.id(), "HUP");
+        let deadline = Instant::now() + Duration::from_secs(30);
+        let nobody = self.at("postgres").replace("fpesa@", "nobody@");
+        loop {
+            let output = Command::new(bin("psql")).args(["-Xwq", "-c", "SELECT 1", &nobody]).output().unwrap();
+            if String::from_utf8_lossy(&output.stderr).contains("password") {
+                return;
+            }
+            assert!(Instant::now() < deadline, "PostgreSQL did not read its rules again");
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
     pub fn kill9(&mut self) {
         let _ = self.child.kill();
         let _ = self.child.wait();

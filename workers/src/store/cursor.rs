@@ -20,6 +20,9 @@ pub struct BadCursor;
 const VERSION: u8 = 1;
 
 impl Cursor {
+    /// Before every event.
+    pub const FIRST: Self = Self { time: i64::MIN, id: Uuid::nil() };
+
     /// The cursor as text: version, time, id and a check, in base64url.
     pub fn encode(&self) -> String {
         let mut bytes = Vec::with_capacity(29);

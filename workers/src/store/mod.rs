@@ -13,13 +13,19 @@ mod cursor;
 mod embedded;
 mod mirror;
 mod postgres;
+mod walk;
 
 pub use cursor::{BadCursor, Cursor};
 pub use embedded::Embedded;
 pub use postgres::Postgres;
+pub(crate) use walk::events;
+pub use walk::{Part, Walk, patiently};
 
 /// Up to this many topics are walked side by side; a filter that matches more is applied to a walk of everything.
 const MERGED_TOPICS: usize = 200;
+
+/// What a page of [`From::Following`] holds in bytes, about: whoever walks everything has a bounded memory.
+pub const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Keeps events, each id once.
 #[async_trait]
@@ -34,6 +40,15 @@ pub trait Store: Send + Sync + 'static {
 
     /// One event's document.
     async fn get(&self, id: &Uuid) -> Result<Option<Bytes>, StoreError>;
+
+    /// The place of the event that exactly `newer` others follow in the order of `(time, id)`: 0 is the newest. `None`
+    /// where the store has no more than `newer`. May walk along an index as far as that.
+    async fn place(&self, newer: u64) -> Result<Option<Cursor>, StoreError>;
+
+    /// Removes the oldest of the events before a place, at most `most`, and says how many: none when there are no more.
+    /// Several may remove at the same time, and none of them removes what is at the place or after it. Whoever writes or
+    /// reads waits no longer than for one such batch.
+    async fn remove_before(&self, place: &Cursor, most: usize) -> Result<u64, StoreError>;
 }
 
 /// What became of one event of a batch.
@@ -73,6 +88,9 @@ pub enum From {
     Before(Cursor),
     /// What is later than an event, oldest first.
     After(Uuid),
+    /// What is later than a place, oldest first; [`Cursor::FIRST`] is before everything. Such a page has a `next` while
+    /// there is more, and may end early, after one event at least, for not being larger than about [`PAGE_BYTES`].
+    Following(Cursor),
 }
 
 /// One page.
@@ -80,7 +98,8 @@ pub enum From {
 pub struct Page {
     /// The documents, byte for byte as they were kept.
     pub items: Vec<Bytes>,
-    /// Where the following, older page begins; `None` at the end, and on pages that go forward.
+    /// Where the following page begins: the older one, or the later one of [`From::Following`]. `None` at the end, and
+    /// on pages after an event.
     pub next: Option<Cursor>,
     /// How many events pass the filter, when it was asked.
     pub total: Option<u64>,
@@ -109,6 +128,22 @@ pub struct Access<'a> {
     pub password: Option<&'a str>,
     /// Folder of the embedded store.
     pub data_dir: &'a Path,
+}
+
+impl<'a> Access<'a> {
+    /// The folder of an embedded store; `None` for one on a server.
+    pub fn folder(&self) -> Option<&'a Path> {
+        match self.url.split_once(':') {
+            Some(("embedded", "")) => Some(self.data_dir),
+            Some(("embedded", folder)) => Some(Path::new(folder)),
+            _ => None,
+        }
+    }
+
+    /// Whether there is a store to read from: opening an embedded one makes it.
+    pub fn exists(&self) -> bool {
+        self.folder().is_none_or(|folder| folder.join(embedded::FILE).exists())
+    }
 }
 
 /// Opens a store. One that is away is opened all the same: it is tried again at every use.

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use uuid::Uuid;
 
-use super::{Appended, Page, PageQuery, Store, StoreError};
+use super::{Appended, Cursor, Page, PageQuery, Store, StoreError};
 use crate::event::Event;
 
 mod read;
@@ -16,6 +16,8 @@ mod write;
 use read::Readers;
 use write::Writer;
 
+/// The file's name.
+pub(super) const FILE: &str = "store.db";
 /// Version of the file's schema, in `PRAGMA user_version`.
 const SCHEMA: i64 = 1;
 
@@ -31,7 +33,7 @@ impl Embedded {
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let settings = |why: String| StoreError::Settings(format!("data folder {}: {why}", folder.display()));
         std::fs::create_dir_all(folder).map_err(|error| settings(format!("it can't be made: {error}")))?;
-        let path = folder.join("store.db");
+        let path = folder.join(FILE);
         let mut connection =
             Connection::open(&path).map_err(|error| settings(format!("store.db can't be opened: {error}")))?;
         prepare(&mut connection).map_err(|error| match error {
@@ -108,6 +110,14 @@ impl Store for Embedded {
                 Ok(text.map_err(away)?.map(Bytes::from))
             })
             .await
+    }
+
+    async fn place(&self, newer: u64) -> Result<Option<Cursor>, StoreError> {
+        self.readers.with(move |connection| read::nth_newest(connection, newer)).await
+    }
+
+    async fn remove_before(&self, place: &Cursor, most: usize) -> Result<u64, StoreError> {
+        self.writer.remove_before(*place, most).await
     }
 }
 

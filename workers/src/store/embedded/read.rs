@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{away, read_only};
 use crate::{
-    store::{Cursor, From, MERGED_TOPICS, Page, PageQuery, StoreError},
+    store::{Cursor, From, MERGED_TOPICS, PAGE_BYTES, Page, PageQuery, StoreError},
     topic::Filter,
 };
 
@@ -104,18 +104,29 @@ pub(super) fn page(connection: &Connection, query: &PageQuery) -> Result<Page, S
             range.forward = true;
             range.after = Some(place_of(&transaction, id)?.ok_or(StoreError::UnknownAfter)?);
         }
+        From::Following(place) => {
+            range.forward = true;
+            range.after = Some(*place);
+        }
     }
+    let follows = matches!(query.from, From::Following(_));
     let topics = topics(&transaction, query.topic.as_ref()).map_err(away)?;
     let mut found = walk(&transaction, &topics, &range, query.limit + 1).map_err(away)?;
-    let more = found.len() > query.limit;
+    let mut more = found.len() > query.limit;
     found.truncate(query.limit);
-    let next = found.last().map(|last| last.place).filter(|_| more && !range.forward);
     let mut text = transaction.prepare_cached("SELECT text FROM event WHERE seq = ?1").map_err(away)?;
-    let items = found
-        .iter()
-        .map(|found| text.query_row([found.seq], |row| row.get::<_, Vec<u8>>(0)).map(Bytes::from))
-        .collect::<rusqlite::Result<_>>()
-        .map_err(away)?;
+    let (mut items, mut bytes) = (Vec::with_capacity(found.len()), 0);
+    for found in &found {
+        let item: Vec<u8> = text.query_row([found.seq], |row| row.get(0)).map_err(away)?;
+        bytes += item.len();
+        items.push(Bytes::from(item));
+        if follows && bytes > PAGE_BYTES {
+            break;
+        }
+    }
+    more |= items.len() < found.len();
+    found.truncate(items.len());
+    let next = found.last().map(|last| last.place).filter(|_| more && (follows || !range.forward));
     let total =
         if query.count { Some(count(&transaction, &topics, query).map_err(away)?.unsigned_abs()) } else { None };
     Ok(Page { items, next, total })
@@ -125,6 +136,15 @@ fn place_of(connection: &Connection, id: &Uuid) -> Result<Option<Cursor>, StoreE
     let mut statement = connection.prepare_cached("SELECT time FROM event WHERE id = ?1").map_err(away)?;
     let time = statement.query_row([id.as_bytes()], |row| row.get(0)).optional().map_err(away)?;
     Ok(time.map(|time| Cursor { time, id: *id }))
+}
+
+/// The place of the event that so many newer ones follow.
+pub(super) fn nth_newest(connection: &Connection, newer: u64) -> Result<Option<Cursor>, StoreError> {
+    let sql = "SELECT time, id FROM event ORDER BY time DESC, id DESC LIMIT 1 OFFSET ?1";
+    let mut statement = connection.prepare_cached(sql).map_err(away)?;
+    let newer = i64::try_from(newer).unwrap_or(i64::MAX);
+    let place = |row: &Row<'_>| Ok(Cursor { time: row.get(0)?, id: Uuid::from_bytes(row.get(1)?) });
+    statement.query_row([newer], place).optional().map_err(away)
 }
 
 fn topics(connection: &Connection, filter: Option<&Filter>) -> rusqlite::Result<Topics> {

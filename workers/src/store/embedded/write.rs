@@ -8,11 +8,22 @@ use tokio::sync::oneshot;
 use super::away;
 use crate::{
     event::Event,
-    store::{Appended, StoreError},
+    store::{Appended, Cursor, StoreError},
 };
 
 /// Most events in one transaction.
 const MOST: usize = 5_000;
+
+enum Command {
+    Append(Append),
+    Remove(Remove),
+}
+
+struct Remove {
+    before: Cursor,
+    most: usize,
+    done: oneshot::Sender<Result<u64, StoreError>>,
+}
 
 struct Append {
     events: Vec<Event>,
@@ -22,7 +33,7 @@ struct Append {
 /// Hands batches to the writing thread, which ends when this is dropped.
 #[derive(Debug)]
 pub(super) struct Writer {
-    commands: mpsc::Sender<Append>,
+    commands: mpsc::Sender<Command>,
 }
 
 impl Writer {
@@ -33,22 +44,49 @@ impl Writer {
     }
 
     pub(super) async fn append(&self, events: Vec<Event>) -> Result<Vec<Appended>, StoreError> {
+        self.ask(|done| Command::Append(Append { events, done })).await
+    }
+
+    pub(super) async fn remove_before(&self, before: Cursor, most: usize) -> Result<u64, StoreError> {
+        self.ask(|done| Command::Remove(Remove { before, most, done })).await
+    }
+
+    async fn ask<T>(
+        &self,
+        command: impl FnOnce(oneshot::Sender<Result<T, StoreError>>) -> Command,
+    ) -> Result<T, StoreError> {
         let (done, result) = oneshot::channel();
         let gone = || StoreError::Away("the writer has ended".into());
-        self.commands.send(Append { events, done }).map_err(|_| gone())?;
+        self.commands.send(command(done)).map_err(|_| gone())?;
         result.await.map_err(|_| gone())?
     }
 }
 
-fn run(mut connection: Connection, received: &mpsc::Receiver<Append>) {
+fn run(mut connection: Connection, received: &mpsc::Receiver<Command>) {
     let mut topics = HashMap::new();
-    while let Ok(first) = received.recv() {
+    let mut following = None;
+    while let Some(command) = following.take().or_else(|| received.recv().ok()) {
+        let first = match command {
+            Command::Append(append) => append,
+            Command::Remove(Remove { before, most, done }) => {
+                let _ = done.send(remove(&connection, &before, most).map_err(away));
+                continue;
+            }
+        };
         let mut size = first.events.len();
         let mut group = vec![first];
         while size < MOST {
-            let Ok(next) = received.try_recv() else { break };
-            size += next.events.len();
-            group.push(next);
+            match received.try_recv() {
+                Ok(Command::Append(next)) => {
+                    size += next.events.len();
+                    group.push(next);
+                }
+                Ok(command) => {
+                    following = Some(command);
+                    break;
+                }
+                Err(_) => break,
+            }
         }
         match write(&mut connection, &group, &mut topics) {
             Ok(results) => {
@@ -101,6 +139,15 @@ fn write(
     }
     transaction.commit()?;
     Ok(results)
+}
+
+/// Removes the oldest events before a place; topics stay, since other processes may know them by number.
+fn remove(connection: &Connection, before: &Cursor, most: usize) -> rusqlite::Result<u64> {
+    let mut delete = connection.prepare_cached(
+        "DELETE FROM event WHERE seq IN (SELECT seq FROM event WHERE (time, id) < (?1, ?2) ORDER BY time, id LIMIT ?3)",
+    )?;
+    let most = i64::try_from(most).unwrap_or(i64::MAX);
+    Ok(delete.execute(params![before.time, before.id.as_bytes().as_slice(), most])? as u64)
 }
 
 fn topic(connection: &Connection, topics: &mut HashMap<String, i64>, name: &str) -> rusqlite::Result<i64> {

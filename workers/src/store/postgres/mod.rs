@@ -8,7 +8,7 @@ use deadpool_postgres::{Hook, HookError, Manager, ManagerConfig, Object, Pool, P
 use tokio_postgres::error::SqlState;
 use uuid::Uuid;
 
-use super::{Access, Appended, Page, PageQuery, Store, StoreError};
+use super::{Access, Appended, Cursor, Page, PageQuery, Store, StoreError};
 use crate::event::Event;
 
 mod address;
@@ -24,6 +24,8 @@ const CONNECT_WITHIN: Duration = Duration::from_secs(5);
 /// How long a page may take, and a batch to be written.
 const READ_WITHIN: Duration = Duration::from_secs(10);
 const WRITE_WITHIN: Duration = Duration::from_secs(30);
+/// How long a place far down the order may take to be found.
+const FIND_WITHIN: Duration = Duration::from_secs(120);
 
 /// A store in a PostgreSQL database.
 pub struct Postgres {
@@ -121,8 +123,8 @@ impl Drop for Lent {
 #[async_trait]
 impl Store for Postgres {
     async fn append(&self, batch: &[Event]) -> Result<Vec<Appended>, StoreError> {
-        self.with(WRITE_WITHIN, |mut lent| async move {
-            let Some(client) = lent.0.as_mut() else { return Err(StoreError::Away("no connection".into())) };
+        self.with(WRITE_WITHIN, |lent| async move {
+            let Some(client) = lent.0.as_ref() else { return Err(StoreError::Away("no connection".into())) };
             let result = write::append(client, batch).await.map_err(|error| told(&error));
             lent.done();
             result
@@ -150,6 +152,28 @@ impl Store for Postgres {
                 lent.done();
                 result
             })
+        })
+        .await
+    }
+
+    async fn place(&self, newer: u64) -> Result<Option<Cursor>, StoreError> {
+        self.read(|| {
+            self.with(FIND_WITHIN, |lent| async move {
+                let Some(client) = lent.0.as_ref() else { return Err(StoreError::Away("no connection".into())) };
+                let result = read::nth_newest(client, newer).await.map_err(|error| told(&error));
+                lent.done();
+                result
+            })
+        })
+        .await
+    }
+
+    async fn remove_before(&self, place: &Cursor, most: usize) -> Result<u64, StoreError> {
+        self.with(WRITE_WITHIN, |lent| async move {
+            let Some(client) = lent.0.as_ref() else { return Err(StoreError::Away("no connection".into())) };
+            let result = write::remove_before(client, place, most).await.map_err(|error| told(&error));
+            lent.done();
+            result
         })
         .await
     }

@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::told;
 use crate::{
-    store::{Cursor, From, MERGED_TOPICS, Page, PageQuery, StoreError},
+    store::{Cursor, From, MERGED_TOPICS, PAGE_BYTES, Page, PageQuery, StoreError},
     topic::Filter,
 };
 
@@ -110,18 +110,56 @@ async fn read(client: &impl GenericClient, query: &PageQuery) -> Result<Page, St
             range.forward = true;
             range.from = Some(place_of(client, id).await.map_err(failed)?.ok_or(StoreError::UnknownAfter)?);
         }
+        From::Following(place) => {
+            range.forward = true;
+            range.from = Some(*place);
+        }
     }
     let topics = topics(client, query.topic.as_ref()).await.map_err(failed)?;
     if matches!(&topics, Topics::These(none) if none.is_empty()) {
         return Ok(Page::default());
     }
     let most = i64::try_from(query.limit + 1).unwrap_or(i64::MAX);
-    let rows = walk(topics, &range, most).query(client).await.map_err(failed)?;
+    if matches!(query.from, From::Following(_)) {
+        let places = walk(topics, &range, most, "octet_length(event.text)").query(client).await.map_err(failed)?;
+        return following(client, &places, query.limit).await.map_err(failed);
+    }
+    let rows = walk(topics, &range, most, "event.text").query(client).await.map_err(failed)?;
     let more = rows.len() > query.limit;
     let shown = &rows[..rows.len().min(query.limit)];
-    let next = shown.last().filter(|_| more && !range.forward).map(|row| Cursor { time: row.get(0), id: row.get(1) });
+    let next = shown.last().filter(|_| more && !range.forward).map(cursor);
     let items = shown.iter().map(|row| Bytes::from(row.get::<_, Vec<u8>>(2))).collect();
     Ok(Page { items, next, total: None })
+}
+
+/// A page of what was found by place and size: the documents are read when it is known how many are not too many.
+async fn following(client: &impl GenericClient, places: &[tokio_postgres::Row], limit: usize) -> Result<Page, Error> {
+    let mut bytes = 0_usize;
+    let fits = |row: &&tokio_postgres::Row| {
+        let fits = bytes <= PAGE_BYTES;
+        bytes += usize::try_from(row.get::<_, i32>(2)).unwrap_or(0);
+        fits
+    };
+    let shown: Vec<Cursor> = places.iter().take(limit).take_while(fits).map(cursor).collect();
+    let select = client
+        .prepare_cached("SELECT text FROM fpesa_event WHERE id = ANY($1::uuid[]) ORDER BY time, fpesa_event.id")
+        .await?;
+    let ids: Vec<Uuid> = shown.iter().map(|place| place.id).collect();
+    let rows = client.query(&select, &[&ids]).await?;
+    let items = rows.iter().map(|row| Bytes::from(row.get::<_, Vec<u8>>(0))).collect();
+    Ok(Page { items, next: shown.last().filter(|_| shown.len() < places.len()).copied(), total: None })
+}
+
+fn cursor(row: &tokio_postgres::Row) -> Cursor {
+    Cursor { time: row.get(0), id: row.get(1) }
+}
+
+/// The place of the event that so many newer ones follow.
+pub(super) async fn nth_newest(client: &Client, newer: u64) -> Result<Option<Cursor>, Error> {
+    let select =
+        client.prepare_cached("SELECT time, id FROM fpesa_event ORDER BY time DESC, id DESC LIMIT 1 OFFSET $1").await?;
+    let row = client.query_opt(&select, &[&i64::try_from(newer).unwrap_or(i64::MAX)]).await?;
+    Ok(row.as_ref().map(cursor))
 }
 
 async fn place_of(client: &impl GenericClient, id: &Uuid) -> Result<Option<Cursor>, Error> {
@@ -148,24 +186,26 @@ async fn topics(client: &impl GenericClient, filter: Option<&Filter>) -> Result<
 
 /// The statement of one page. Several topics are walked one by one, each along its own index: asked for all at once, the
 /// planner would rather sort them.
-fn walk(topics: Topics, range: &Range, most: i64) -> Statement {
+fn walk(topics: Topics, range: &Range, most: i64, what: &str) -> Statement {
     let mut statement = Statement::default();
     let order = range.order();
     let sql = match topics {
         Topics::All => {
             let conditions = range.conditions(&mut statement);
-            format!("SELECT time, id, text FROM fpesa_event WHERE true{conditions} {order} LIMIT {most}")
+            format!("SELECT time, id, {what} FROM fpesa_event event WHERE true{conditions} {order} LIMIT {most}")
         }
         Topics::Filtered(ids) => {
             let ids = statement.bind(ids);
             let conditions = range.conditions(&mut statement);
-            format!("SELECT time, id, text FROM fpesa_event WHERE topic = ANY({ids}){conditions} {order} LIMIT {most}")
+            format!(
+                "SELECT time, id, {what} FROM fpesa_event event WHERE topic = ANY({ids}){conditions} {order} LIMIT {most}"
+            )
         }
         Topics::These(ids) => {
             let ids = statement.bind(ids);
             let conditions = range.conditions(&mut statement);
             format!(
-                "SELECT place.time, place.id, event.text FROM (
+                "SELECT place.time, place.id, {what} FROM (
                    SELECT walked.time, walked.id FROM unnest({ids}::bigint[]) AS given (topic), LATERAL (
                      SELECT time, id FROM fpesa_event WHERE fpesa_event.topic = given.topic{conditions} {order} LIMIT {most}
                    ) walked {order} LIMIT {most}

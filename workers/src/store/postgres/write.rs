@@ -8,23 +8,31 @@ use uuid::Uuid;
 
 use crate::{
     event::Event,
-    store::{Appended, mirror},
+    store::{Appended, Cursor, mirror},
 };
 
-pub(super) async fn append(client: &mut Client, batch: &[Event]) -> Result<Vec<Appended>, Error> {
+/// How often a batch is written while what it meets is removed by somebody else.
+const TRIES: usize = 3;
+
+pub(super) async fn append(client: &Client, batch: &[Event]) -> Result<Vec<Appended>, Error> {
     // By id: two workers that write the same ids take their locks in the same order. The first of an id counts.
     let mut first: BTreeMap<Uuid, &Event> = BTreeMap::new();
     for event in batch {
         first.entry(event.id).or_insert(event);
     }
     let events: Vec<&Event> = first.values().copied().collect();
-    let mut kept = match write(client, &events, true).await {
-        // A document that jsonb refuses after all must not keep a batch out: the text is the truth.
-        Err(error) if error.code().is_some_and(is_data_exception) => write(client, &events, false).await?,
-        result => result?,
-    };
-    let there =
-        texts(client, events.iter().map(|event| event.id).filter(|id| !kept.contains_key(id)).collect()).await?;
+    let (mut kept, mut there) = (HashMap::new(), HashMap::new());
+    let mut left = events;
+    // What was there, and is removed before it is looked at, does not stand in the way any more.
+    for _ in 0..TRIES {
+        kept.extend(write(client, &left).await?);
+        left.retain(|event| !kept.contains_key(&event.id));
+        there.extend(texts(client, left.iter().map(|event| event.id).collect()).await?);
+        left.retain(|event| !there.contains_key(&event.id));
+        if left.is_empty() {
+            break;
+        }
+    }
     let result = batch.iter().map(|event| match kept.get_mut(&event.id) {
         Some(told @ false) => {
             *told = true;
@@ -38,7 +46,15 @@ pub(super) async fn append(client: &mut Client, batch: &[Event]) -> Result<Vec<A
 }
 
 /// Writes what is not there. The ids that are kept now, none of them told yet.
-async fn write(client: &mut Client, events: &[&Event], mirrored: bool) -> Result<HashMap<Uuid, bool>, Error> {
+async fn write(client: &Client, events: &[&Event]) -> Result<HashMap<Uuid, bool>, Error> {
+    match insert(client, events, true).await {
+        // A document that jsonb refuses after all must not keep a batch out: the text is the truth.
+        Err(error) if error.code().is_some_and(is_data_exception) => insert(client, events, false).await,
+        result => result,
+    }
+}
+
+async fn insert(client: &Client, events: &[&Event], mirrored: bool) -> Result<HashMap<Uuid, bool>, Error> {
     let topics = topics(client, events).await?;
     let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
     let times: Vec<i64> = events.iter().map(|event| event.time).collect();
@@ -57,6 +73,19 @@ async fn write(client: &mut Client, events: &[&Event], mirrored: bool) -> Result
         .await?;
     let rows = client.query(&insert, &[&ids, &times, &topics, &texts, &docs]).await?;
     Ok(rows.iter().map(|row| (row.get(0), false)).collect())
+}
+
+/// Removes the oldest events before a place. What another one removes at this moment is passed over, not waited for.
+pub(super) async fn remove_before(client: &Client, place: &Cursor, most: usize) -> Result<u64, Error> {
+    let delete = client
+        .prepare_cached(
+            "DELETE FROM fpesa_event WHERE id = ANY (ARRAY (
+               SELECT id FROM fpesa_event WHERE (time, id) < ($1, $2) ORDER BY time, id LIMIT $3
+               FOR UPDATE SKIP LOCKED
+             ))",
+        )
+        .await?;
+    client.execute(&delete, &[&place.time, &place.id, &i64::try_from(most).unwrap_or(i64::MAX)]).await
 }
 
 /// The numbers of a batch's topics, which are made where they are new.
