@@ -41,6 +41,7 @@ pub struct Workers {
 }
 
 struct Running {
+    worker: Arc<dyn Worker>,
     spec: WorkerSpec,
     dead_letter: Option<String>,
     stop: CancellationToken,
@@ -65,9 +66,11 @@ impl Workers {
         self.consuming.subscribe()
     }
 
-    /// The store that they work on.
-    pub fn store(&self) -> Arc<dyn Store> {
-        self.store.clone()
+    /// Whether each of them could do its work now.
+    pub async fn are_able(&self) -> bool {
+        let running = || self.running.lock().unwrap_or_else(PoisonError::into_inner);
+        let workers: Vec<Arc<dyn Worker>> = running().values().map(|running| running.worker.clone()).collect();
+        futures::future::join_all(workers.iter().map(|worker| worker.is_able())).await.into_iter().all(|able| able)
     }
 
     /// How many should consume.
@@ -100,14 +103,15 @@ impl Workers {
                 name: name.clone(),
                 spec: spec.clone(),
                 dead_letter: dead_letter(spec),
-                worker,
+                worker: worker.clone(),
                 bus: self.bus.clone(),
                 metrics: self.metrics.clone(),
                 consuming: self.consuming.clone(),
                 stop: stop.clone(),
             };
             let task = tokio::spawn(runner.run());
-            running.insert(name.clone(), Running { spec: spec.clone(), dead_letter: dead_letter(spec), stop, task });
+            let (spec, dead_letter) = (spec.clone(), dead_letter(spec));
+            running.insert(name.clone(), Running { worker, spec, dead_letter, stop, task });
         }
     }
 

@@ -67,7 +67,7 @@ async fn main() -> anyhow::Result<()> {
         feed: None,
         metrics,
         workers: Arc::new(Consuming::default),
-        store: None,
+        able: None,
         shutdown,
     };
     let gateway = Gateway::new(vitals, settings);
