@@ -21,7 +21,7 @@ use crate::{
         metrics::Metrics,
         server,
         state::Gateway,
-        vitals::{Consuming, Vitals},
+        vitals::{Consuming, Look, Vitals},
     },
     live::Live,
     reload::{self, Reloader, compile_noting},
@@ -97,7 +97,7 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
         feed: feed.clone(),
         metrics,
         workers: consuming(workers.clone()),
-        store: workers.as_ref().map(|workers| workers.store()),
+        able: workers.clone().map(able),
         reload: ask,
         shutdown: shutdown.clone(),
     };
@@ -227,6 +227,14 @@ fn consuming(workers: Option<Arc<Workers>>) -> Arc<dyn Fn() -> Consuming + Send 
         };
         let names: Vec<String> = names.borrow().keys().cloned().collect();
         Consuming { all: names.len() >= workers.wanted(), names }
+    })
+}
+
+/// What probes ask of a process's own workers.
+fn able(workers: Arc<Workers>) -> Look {
+    Box::new(move || {
+        let workers = workers.clone();
+        Box::pin(async move { workers.are_able().await })
     })
 }
 

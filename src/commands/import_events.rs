@@ -140,6 +140,7 @@ impl Import {
                     );
                     self.refuse(number, &why);
                 }
+                Appended::Refused(why) => self.refuse(number, &why),
             }
         }
         Ok(())

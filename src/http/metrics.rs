@@ -116,7 +116,7 @@ pub struct Readings {
     pub late_replies: u64,
     /// Whether the bus takes messages.
     pub bus_up: bool,
-    /// Whether the store answers; `None` without one.
+    /// Whether the store answers and takes what workers hold; `None` without one.
     pub store_up: Option<bool>,
     /// The table's generation.
     pub generation: u64,
@@ -376,7 +376,7 @@ impl Collector for ReadingsCollector {
         }
         if let Some(up) = readings.store_up {
             let gauge = ConstGauge::new(i64::from(up));
-            let help = "Whether the store of this process's workers answers";
+            let help = "Whether the store of this process's workers answers, and takes what they hold";
             gauge.encode(encoder.encode_descriptor("fpesa_store_up", help, None, gauge.metric_type())?)?;
         }
         Ok(())

@@ -6,10 +6,9 @@ use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header},
 };
-use fpesa_workers::store::Store;
+use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{
     feed::same_origin,
@@ -29,6 +28,9 @@ use crate::{
 /// How long the store may take to say that it is there.
 const LOOK_WITHIN: Duration = Duration::from_secs(1);
 
+/// A look at something that may take a while.
+pub type Look = Box<dyn Fn() -> BoxFuture<'static, bool> + Send + Sync>;
+
 /// What a process is asked about itself.
 pub struct Vitals {
     /// The table.
@@ -41,8 +43,8 @@ pub struct Vitals {
     pub metrics: Arc<Metrics>,
     /// This process's own workers.
     pub workers: Arc<dyn Fn() -> Consuming + Send + Sync>,
-    /// The store of this process's own workers.
-    pub store: Option<Arc<dyn Store>>,
+    /// Looks whether this process's own workers could do their work, their store being there; `None` without workers.
+    pub able: Option<Look>,
     /// Asks for a look at the table's files.
     pub reload: Ask,
     /// Ends everything.
@@ -145,11 +147,10 @@ impl Vitals {
         plain(StatusCode::OK, "application/openmetrics-text; version=1.0.0; charset=utf-8", text)
     }
 
-    /// Whether the store answers now; `None` in a process that has none.
+    /// Whether the store answers now, and takes what workers hold; `None` in a process that has none.
     async fn store_is_there(&self) -> Option<bool> {
-        let store = self.store.as_ref()?;
-        let look = tokio::time::timeout(LOOK_WITHIN, store.get(&Uuid::nil())).await;
-        Some(matches!(look, Ok(Ok(_))))
+        let look = self.able.as_ref()?;
+        Some(tokio::time::timeout(LOOK_WITHIN, look()).await.unwrap_or(false))
     }
 
     /// Answers a request to workers that listen: health, readiness and metrics, and nothing else.

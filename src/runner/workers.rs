@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fpesa_workers::{retention::Keep, store::Store};
+use fpesa_workers::{Worker, retention::Keep, store::Store};
 use futures::future::join_all;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -35,6 +35,7 @@ pub struct Workers {
 }
 
 struct Running {
+    worker: Arc<dyn Worker>,
     spec: WorkerSpec,
     dead_letter: Option<String>,
     stop: CancellationToken,
@@ -74,9 +75,10 @@ impl Workers {
         self.consuming.subscribe()
     }
 
-    /// The store that they work on.
-    pub fn store(&self) -> Arc<dyn Store> {
-        self.store.clone()
+    /// Whether each of them could do its work now.
+    pub async fn are_able(&self) -> bool {
+        let workers: Vec<Arc<dyn Worker>> = self.running().values().map(|running| running.worker.clone()).collect();
+        join_all(workers.iter().map(|worker| worker.is_able())).await.into_iter().all(|able| able)
     }
 
     /// How many should consume.
@@ -109,7 +111,7 @@ impl Workers {
                 name: name.clone(),
                 spec: spec.clone(),
                 dead_letter: dead_letter(spec),
-                worker,
+                worker: worker.clone(),
                 bus: self.bus.clone(),
                 metrics: self.metrics.clone(),
                 consuming: self.consuming.clone(),
@@ -123,7 +125,10 @@ impl Workers {
                 self.retire(old);
             }
             retiring.new.push(at_work);
-            running.insert(name.clone(), Running { spec: spec.clone(), dead_letter: dead_letter(spec), stop, task });
+            running.insert(
+                name.clone(),
+                Running { worker, spec: spec.clone(), dead_letter: dead_letter(spec), stop, task },
+            );
         }
         for (_, old) in old {
             retiring.gone.push((old.stop.clone(), None));

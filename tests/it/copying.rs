@@ -22,6 +22,7 @@ use crate::support::{
     app::{App, Start},
     eventually,
     history::{all, embedded, event, events, fill, open, texts},
+    mongodb::Mongodb,
     poster::{Poster, counts},
     postgres::Postgres,
 };
@@ -58,9 +59,9 @@ fn awkward() -> Vec<Event> {
 
 #[tokio::test]
 async fn there_and_back_byte_for_byte() {
-    let server = Postgres::start();
+    let (server, mongodb) = (Postgres::start(), Mongodb::start());
     let (first, last) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
-    let (a, b, c) = (embedded(first.path()), server.database(), embedded(last.path()));
+    let (a, b, m, c) = (embedded(first.path()), server.database(), mongodb.database(), embedded(last.path()));
     let store = open(&a).await;
     fill(&store, &awkward()).await;
     fill(&store, &events(2_500)).await;
@@ -75,8 +76,12 @@ async fn there_and_back_byte_for_byte() {
     store.append(&[event(9_999, 5_000, "m/a", "1"), event(9_998, -5_000, "m/a", "1")]).await.unwrap();
     let (status, stdout, stderr) = run(&["copy", "--from", &a, "--to", &b]).await;
     assert_eq!((status, told(&stdout)), (0, [2, total, total + 2]), "{stderr}");
-    let (status, stdout, stderr) = run(&["copy", "--from", &b, "--to", &c]).await;
-    assert_eq!((status, told(&stdout)), (0, [total + 2, 0, total + 2]), "{stderr}");
+    let mut stdout = String::new();
+    for (from, to) in [(&b, &m), (&m, &c)] {
+        let (status, told_now, stderr) = run(&["copy", "--from", from, "--to", to]).await;
+        assert_eq!((status, told(&told_now)), (0, [total + 2, 0, total + 2]), "{stderr}");
+        stdout = told_now;
+    }
     assert_eq!(texts(&open(&c).await).await, texts(&store).await);
     // The digest is that of the export.
     let (status, lines, stderr) = run(&["export", "--store", &c]).await;

@@ -18,6 +18,7 @@ use crate::support::{
     app::{App, Start},
     eventually,
     history::{all, embedded, event, events, fill, open},
+    mongodb::Mongodb,
     postgres::Postgres,
 };
 
@@ -148,7 +149,7 @@ async fn several_workers(store: Arc<dyn Store>) {
         // New ones, and one that is older than what is kept: it comes and goes.
         let batch =
             [event(10_000 + n, 5_000 + i64::try_from(n).unwrap(), "m/a", "0"), event(20_000 + n, -5, "m/a", "0")];
-        assert_eq!(store.append(&batch).await.unwrap(), [Appended::Kept; 2]);
+        assert_eq!(store.append(&batch).await.unwrap(), vec![Appended::Kept; 2]);
         assert!(store.place(KEPT - 1).await.unwrap().is_some(), "one too many was removed");
     }
     eventually("nothing to be left to remove", || async { store.place(KEPT).await.unwrap().is_none().then_some(()) })
@@ -174,6 +175,12 @@ async fn several_workers_on_the_embedded_store() {
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn several_workers_on_postgres() {
     let server = Postgres::start();
+    several_workers(open(&server.database()).await).await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn several_workers_on_mongodb() {
+    let server = Mongodb::start();
     several_workers(open(&server.database()).await).await;
 }
 

@@ -1,6 +1,11 @@
 //! The contract of the store port: every adapter passes every case. A further adapter is one more line at the end.
 
-use std::{collections::HashSet, path::Path, sync::Arc};
+use std::{
+    collections::{BTreeMap, HashSet},
+    path::Path,
+    sync::{Arc, Mutex},
+    time::Duration,
+};
 
 use bytes::Bytes;
 use fpesa_workers::{
@@ -10,11 +15,11 @@ use fpesa_workers::{
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use crate::support::postgres::Postgres;
+use crate::support::{mongodb::Mongodb, postgres::Postgres};
 
-const START: i64 = 1_800_000_000_000_000;
+pub const START: i64 = 1_800_000_000_000_000;
 
-fn event(n: u128, seconds: i64, topic: &str, data: &str) -> Event {
+pub fn event(n: u128, seconds: i64, topic: &str, data: &str) -> Event {
     let id = Uuid::from_u128(n);
     let time = time::OffsetDateTime::from_unix_timestamp_nanos(i128::from(START + seconds * 1_000_000) * 1000).unwrap();
     let time = time.format(&time::format_description::well_known::Rfc3339).unwrap();
@@ -24,15 +29,19 @@ fn event(n: u128, seconds: i64, topic: &str, data: &str) -> Event {
     Event::parse(text.into()).unwrap()
 }
 
-fn newest(limit: usize) -> PageQuery {
+pub fn newest(limit: usize) -> PageQuery {
     PageQuery { limit, from: From::Newest, topic: None, since: None, until: None, count: false }
 }
 
-fn ids(items: &[Bytes]) -> Vec<Uuid> {
+pub fn ids(items: &[Bytes]) -> Vec<Uuid> {
     items.iter().map(|text| Event::parse(text.clone()).unwrap().id).collect()
 }
 
-async fn each_id_once(store: Arc<dyn Store>) {
+/// The same store, opened several times where more than one process may use it.
+type Stores = Vec<Arc<dyn Store>>;
+
+async fn each_id_once(stores: Stores) {
+    let store = &stores[0];
     let (a, b) = (event(1, 0, "m/a", "1"), event(2, 1, "m/a", "2"));
     // Twice in one batch, then across batches; an id with other data, type or subject is another event's.
     assert_eq!(
@@ -53,7 +62,8 @@ async fn each_id_once(store: Arc<dyn Store>) {
     assert!(store.get(&Uuid::from_u128(3)).await.unwrap().is_none());
 }
 
-async fn order_is_time_then_id(store: Arc<dyn Store>) {
+async fn order_is_time_then_id(stores: Stores) {
+    let store = &stores[0];
     // Kept in another order than theirs; three share a time.
     for (n, seconds) in [(9, 5), (3, 1), (7, 1), (1, 9), (5, 1)] {
         store.append(&[event(n, seconds, "m/a", "0")]).await.unwrap();
@@ -78,7 +88,8 @@ async fn order_is_time_then_id(store: Arc<dyn Store>) {
     assert_eq!(store.page(&unknown).await, Err(StoreError::UnknownAfter));
 }
 
-async fn filters(store: Arc<dyn Store>) {
+async fn filters(stores: Stores) {
+    let store = &stores[0];
     let topics = ["m/a", "m/b", "m/a/x", "n", "$sys/a"];
     let mut batch: Vec<Event> = topics
         .iter()
@@ -125,12 +136,13 @@ async fn filters(store: Arc<dyn Store>) {
     assert_eq!((ids(&page.items), page.total), ([3, 2].map(Uuid::from_u128).to_vec(), Some(2)));
 }
 
-async fn a_walk_is_stable_while_four_write(store: Arc<dyn Store>) {
+async fn a_walk_is_stable_while_four_write(stores: Stores) {
+    let store = &stores[0];
     let there: Vec<Event> = (0..500).map(|n| event(n * 2, i64::try_from(n).unwrap() / 7, "m/a", "0")).collect();
     store.append(&there).await.unwrap();
     let writers: Vec<_> = (0..4_u128)
         .map(|writer| {
-            let store = store.clone();
+            let store = stores[usize::try_from(writer).unwrap()].clone();
             tokio::spawn(async move {
                 for n in 0..60 {
                     // Among the old ones and behind them, with ids in between.
@@ -141,31 +153,170 @@ async fn a_walk_is_stable_while_four_write(store: Arc<dyn Store>) {
             })
         })
         .collect();
-    let mut seen = Vec::new();
-    let mut query = newest(11);
-    loop {
-        let page = store.page(&query).await.unwrap();
-        seen.extend(ids(&page.items));
-        match page.next {
-            Some(next) => query.from = From::Before(next),
-            None => break,
+    // Everything; what one topic has, which nobody writes to; and a part of the time, which all write to.
+    let (since, until) = (START + 10_000_000, START + 60_000_000);
+    let queries = [
+        newest(11),
+        PageQuery { topic: Some("m/a".parse().unwrap()), count: true, ..newest(13) },
+        PageQuery { topic: Some("+/#".parse().unwrap()), since: Some(since), until: Some(until), ..newest(17) },
+    ];
+    for mut query in queries {
+        let passes = |event: &&Event| {
+            query.since.is_none_or(|since| event.time >= since) && query.until.is_none_or(|until| event.time < until)
+        };
+        let expected: HashSet<Uuid> = there.iter().filter(passes).map(|event| event.id).collect();
+        let mut seen = Vec::new();
+        loop {
+            let page = store.page(&query).await.unwrap();
+            assert_eq!(page.total, query.count.then_some(500));
+            seen.extend(ids(&page.items));
+            match page.next {
+                Some(next) => query.from = From::Before(next),
+                None => break,
+            }
         }
+        let unique: HashSet<Uuid> = seen.iter().copied().collect();
+        assert_eq!(unique.len(), seen.len(), "none twice");
+        assert!(unique.is_superset(&expected), "none missing");
     }
     for writer in writers {
         writer.await.unwrap();
     }
-    let unique: HashSet<Uuid> = seen.iter().copied().collect();
-    assert_eq!(unique.len(), seen.len(), "none twice");
-    assert!(there.iter().all(|event| unique.contains(&event.id)), "none missing");
+    let all = PageQuery { count: true, ..newest(1) };
+    assert_eq!(store.page(&all).await.unwrap().total, Some(500 + 4 * 60));
+}
+
+/// How `after` is used so that nothing is missed that is committed late: it goes on from an event that is older than the
+/// newest one by as much as a commit may be late, and what comes is merged by id. Four write, some of them late.
+async fn after_with_an_overlap_misses_no_late_commit(stores: Stores) {
+    const OVERLAP: i64 = 20;
+    const LAST: i64 = 300;
+    // The next second to be written, and those that are on their way: no commit is later than the overlap.
+    let clock = Arc::new(Mutex::new((1, HashSet::new())));
+    let store = stores[0].clone();
+    store.append(&[event(0, 0, "m/a", "0")]).await.unwrap();
+    let writers: Vec<_> = (0..4_u64)
+        .map(|writer| {
+            let (store, clock) = (stores[usize::try_from(writer).unwrap()].clone(), clock.clone());
+            tokio::spawn(async move {
+                loop {
+                    let mine = {
+                        let (next, under_way) = &mut *clock.lock().unwrap();
+                        let oldest = under_way.iter().min().copied().unwrap_or(*next);
+                        if *next > LAST {
+                            return;
+                        }
+                        (*next - oldest < OVERLAP).then(|| {
+                            under_way.insert(*next);
+                            *next += 1;
+                            *next - 1
+                        })
+                    };
+                    // Another holds the time back: its commit comes first.
+                    let Some(second) = mine else {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                        continue;
+                    };
+                    tokio::time::sleep(Duration::from_millis(writer * 4)).await;
+                    store.append(&[event(second.unsigned_abs().into(), second, "m/a", "0")]).await.unwrap();
+                    clock.lock().unwrap().1.remove(&second);
+                }
+            })
+        })
+        .collect();
+    let mut seen = BTreeMap::from([(0, Uuid::from_u128(0))]);
+    let mut late = 0;
+    let mut done = false;
+    loop {
+        let newest_seen = *seen.last_key_value().unwrap().0;
+        let from = *seen.range(..=(newest_seen - OVERLAP).max(0)).next_back().unwrap().1;
+        let page = store.page(&PageQuery { from: From::After(from), ..newest(1_000) }).await.unwrap();
+        for id in ids(&page.items) {
+            let second = i64::try_from(id.as_u128()).unwrap();
+            if seen.insert(second, id).is_none() && second < newest_seen {
+                late += 1;
+            }
+        }
+        if done {
+            break;
+        }
+        done = writers.iter().all(tokio::task::JoinHandle::is_finished);
+        tokio::time::sleep(Duration::from_millis(2)).await;
+    }
+    for writer in writers {
+        writer.await.unwrap();
+    }
+    assert_eq!(seen.keys().copied().collect::<Vec<_>>(), (0..=LAST).collect::<Vec<_>>());
+    assert!(late > 0, "no commit was late: this proved nothing");
+}
+
+/// What databases like to change comes back byte for byte, what a gateway refuses too.
+async fn what_is_hard_to_keep_comes_back(stores: Stores) {
+    let store = &stores[0];
+    let deep = format!("{}1{}", "[".repeat(200), "]".repeat(200));
+    let large = format!("\"{}\"", "0123456789abcdef".repeat(200 * 1024 / 16));
+    let hard = [
+        "9223372036854775807",
+        "-9223372036854775808",
+        "9223372036854775808",
+        "18446744073709551616",
+        "123456789012345678901234567890",
+        "0.123456789012345678901234567890",
+        "-0",
+        "-0.0",
+        "1.0",
+        "1E2",
+        "1e-400",
+        "1e400",
+        "1e7000",
+        r#""\u0000""#,
+        r#"{"\u0000":1}"#,
+        r#"{"$oid":"5f43a2b1c3d4e5f601234567"}"#,
+        r#"{"$numberLong":"12","$date":"never"}"#,
+        r#"{"a.b":{"$set":1},".":2,"":3}"#,
+        r#"{"z":1,"a":2,"m":{"y":3,"b":4}}"#,
+        " {\n\t\"a\" :\r\n [ 1 , 2 ] } ",
+        r#""😀 \ud83d\ude00 \/ \u00fc ü""#,
+        r#""\ud800""#,
+        r#"{"\udc00":"\ud800x"}"#,
+        r#"{"a":1,"a":2,"\u0061":3}"#,
+        "[]",
+        "{}",
+        "null",
+        &deep,
+        &large,
+    ];
+    let batch: Vec<Event> = hard
+        .iter()
+        .enumerate()
+        .map(|(n, data)| event(n as u128 + 1, i64::try_from(n).unwrap(), "m/hard", data))
+        .collect();
+    assert!(store.append(&batch).await.unwrap().iter().all(|appended| *appended == Appended::Kept));
+    // A topic may be as odd: with U+0000 in it, and long.
+    let long = "x".repeat(60_000);
+    let odd = [event(1_000, 1_000, "odd/\\u0000", "1"), event(1_001, 1_001, &format!("odd/{long}"), "1")];
+    assert_eq!(store.append(&odd).await.unwrap(), [Appended::Kept, Appended::Kept]);
+    for (event, data) in batch.iter().zip(&hard) {
+        let shown = &data[..data.len().min(80)];
+        assert_eq!(stores[1].get(&event.id).await.unwrap().as_ref(), Some(&event.text), "{shown}");
+    }
+    let page = store.page(&PageQuery { topic: Some("m/hard".parse().unwrap()), ..newest(100) }).await.unwrap();
+    assert!(page.items.iter().eq(batch.iter().rev().map(|event| &event.text)));
+    let page = store.page(&PageQuery { topic: Some("odd/+".parse().unwrap()), ..newest(100) }).await.unwrap();
+    assert!(page.items.iter().eq(odd.iter().rev().map(|event| &event.text)));
+    let page =
+        store.page(&PageQuery { topic: Some(format!("odd/{long}").parse().unwrap()), ..newest(9) }).await.unwrap();
+    assert_eq!(ids(&page.items), [Uuid::from_u128(1_001)]);
+    assert!(store.append(&batch).await.unwrap().iter().all(|appended| *appended == Appended::Duplicate));
 }
 
 /// Writers that meet on the same ids, in other orders: each id is kept by one of them, and nobody gets stuck.
-async fn several_open_and_write_at_once(store: Arc<dyn Store>) {
+async fn several_open_and_write_at_once(stores: Stores) {
     const WRITERS: usize = 4;
     let events: Vec<Event> = (1..=300).map(|n| event(n, 0, &format!("m/{}", n % 7), "0")).collect();
     let writers: Vec<_> = (0..WRITERS)
         .map(|writer| {
-            let store = store.clone();
+            let store = stores[writer].clone();
             let mut mine = events.clone();
             mine.rotate_left(writer * 71);
             if writer % 2 == 1 {
@@ -188,7 +339,7 @@ async fn several_open_and_write_at_once(store: Arc<dyn Store>) {
         kept += writer.await.unwrap();
     }
     assert_eq!(kept, events.len());
-    assert_eq!(store.page(&newest(1_000)).await.unwrap().items.len(), events.len());
+    assert_eq!(stores[0].page(&newest(1_000)).await.unwrap().items.len(), events.len());
 }
 
 /// Whatever JSON there is comes back as the bytes that were sent.
@@ -224,31 +375,42 @@ fn any_json_comes_back(runtime: &tokio::runtime::Runtime, store: &Arc<dyn Store>
         .unwrap();
 }
 
-/// A store with whatever must live as long as it.
-type Opened = (Box<dyn std::any::Any>, Arc<dyn Store>);
+/// A store, opened four times or one that four share, with whatever must live as long as it.
+type Opened = (Box<dyn std::any::Any>, Stores);
 
 /// Runs every case on a store that `open` makes anew.
 fn contract(open: impl Fn(&tokio::runtime::Runtime) -> Opened) {
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
-    let (_kept, store) = open(&runtime);
-    runtime.block_on(each_id_once(store));
-    let (_kept, store) = open(&runtime);
-    runtime.block_on(order_is_time_then_id(store));
-    let (_kept, store) = open(&runtime);
-    runtime.block_on(filters(store));
-    let (_kept, store) = open(&runtime);
-    runtime.block_on(a_walk_is_stable_while_four_write(store));
-    let (_kept, store) = open(&runtime);
-    runtime.block_on(several_open_and_write_at_once(store));
-    let (_kept, store) = open(&runtime);
-    any_json_comes_back(&runtime, &store);
+    let (_kept, stores) = open(&runtime);
+    runtime.block_on(each_id_once(stores));
+    let (_kept, stores) = open(&runtime);
+    runtime.block_on(order_is_time_then_id(stores));
+    let (_kept, stores) = open(&runtime);
+    runtime.block_on(filters(stores));
+    let (_kept, stores) = open(&runtime);
+    runtime.block_on(a_walk_is_stable_while_four_write(stores));
+    let (_kept, stores) = open(&runtime);
+    runtime.block_on(after_with_an_overlap_misses_no_late_commit(stores));
+    let (_kept, stores) = open(&runtime);
+    runtime.block_on(several_open_and_write_at_once(stores));
+    let (_kept, stores) = open(&runtime);
+    runtime.block_on(what_is_hard_to_keep_comes_back(stores));
+    let (_kept, stores) = open(&runtime);
+    any_json_comes_back(&runtime, &stores[0]);
 }
 
-fn embedded(folder: &Path) -> Access<'_> {
+/// Four processes' stores on one database, opened at the same time.
+fn four(runtime: &tokio::runtime::Runtime, url: &str) -> Opened {
+    let opening = (0..4).map(|_| store::open(at(url)));
+    let opened = runtime.block_on(futures::future::join_all(opening));
+    (Box::new(()), opened.into_iter().map(Result::unwrap).collect())
+}
+
+pub fn embedded(folder: &Path) -> Access<'_> {
     Access { url: "embedded:", password: None, data_dir: folder }
 }
 
-fn at(url: &str) -> Access<'_> {
+pub fn at(url: &str) -> Access<'_> {
     Access { url, password: None, data_dir: Path::new("/nowhere") }
 }
 
@@ -257,17 +419,20 @@ fn the_embedded_store() {
     contract(|runtime| {
         let folder = tempfile::tempdir().unwrap();
         let store = runtime.block_on(store::open(embedded(folder.path()))).unwrap();
-        (Box::new(folder), store)
+        (Box::new(folder), vec![store; 4])
     });
 }
 
 #[test]
 fn the_postgres_store() {
     let server = Postgres::start();
-    contract(|runtime| {
-        let url = server.database();
-        (Box::new(()), runtime.block_on(store::open(at(&url))).unwrap())
-    });
+    contract(|runtime| four(runtime, &server.database()));
+}
+
+#[test]
+fn the_mongodb_store() {
+    let server = Mongodb::start();
+    contract(|runtime| four(runtime, &server.database()));
 }
 
 #[tokio::test]
@@ -294,6 +459,8 @@ async fn what_can_not_be_opened_says_why() {
         ("x", "URL"),
         ("postgres://u:hidden@h/d?nonsense=1", "nonsense"),
         ("postgres://u:hidden@h/d?sslrootcert=/nowhere.pem", "/nowhere.pem"),
+        ("mongodb://u:hidden@h:port/d", "mongodb://user@host"),
+        ("mongodb://u:hidden@h/d?tls=true&tlsCAFile=/nowhere.pem", "/nowhere.pem"),
     ] {
         let error = store::open(Access { url, ..embedded(folder.path()) }).await.err().unwrap().to_string();
         assert!(error.contains(told) && !error.contains("hidden"), "{url}: {error}");

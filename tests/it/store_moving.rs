@@ -13,6 +13,7 @@ use uuid::Uuid;
 
 use crate::support::{
     history::{START, all, embedded, event, events, fill, open},
+    mongodb::Mongodb,
     postgres::Postgres,
 };
 
@@ -70,7 +71,7 @@ async fn walks_go_forward(store: Arc<dyn Store>) {
 async fn pages_of_large_documents_are_small(store: Arc<dyn Store>) {
     let large = format!("\"{}\"", "x".repeat(PAGE_BYTES / 5));
     for n in 1..=12 {
-        let data = if n == 6 { format!("\"{}\"", "y".repeat(PAGE_BYTES * 2)) } else { large.clone() };
+        let data = if n == 6 { format!("\"{}\"", "y".repeat(PAGE_BYTES * 3 / 2)) } else { large.clone() };
         store.append(&[event(n, 1, "m/a", &data)]).await.unwrap();
     }
     let pages = walk(&store, following(Cursor::FIRST, 1_000)).await;
@@ -115,7 +116,7 @@ async fn the_oldest_are_removed(store: Arc<dyn Store>) {
     assert_eq!(store.page(&after(20)).await, Err(StoreError::UnknownAfter));
     assert_eq!(store.page(&after(25)).await.unwrap().items.len(), 5);
     // One that comes once more is kept as any other, and goes with the next cut.
-    assert_eq!(store.append(&events(3)).await.unwrap(), [Appended::Kept; 3]);
+    assert_eq!(store.append(&events(3)).await.unwrap(), vec![Appended::Kept; 3]);
     assert_eq!(store.remove_before(&cut, 15).await, Ok(3));
 }
 
@@ -210,5 +211,11 @@ fn the_embedded_store() {
 #[test]
 fn the_postgres_store() {
     let server = Postgres::start();
+    contract(|runtime| (Box::new(()), runtime.block_on(open(&server.database()))));
+}
+
+#[test]
+fn the_mongodb_store() {
+    let server = Mongodb::start();
     contract(|runtime| (Box::new(()), runtime.block_on(open(&server.database()))));
 }

@@ -197,6 +197,11 @@ impl Pass {
             let start = Instant::now();
             let appended = patiently(|| self.to.append(&missing)).await?;
             breathe(start.elapsed()).await;
+            for (event, appended) in missing.iter().zip(&appended) {
+                if let Appended::Refused(why) = appended {
+                    tracing::warn!(id = %event.id, why, "the second store can never keep this one");
+                }
+            }
             let kept = missing.iter().zip(&appended).filter(|(_, appended)| **appended == Appended::Kept);
             written.extend(kept.map(|(event, _)| event.id));
             self.copied += written.len() as u64;

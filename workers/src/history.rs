@@ -6,10 +6,12 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use uuid::Uuid;
 
 use crate::{
     Answer, Job, Verdict, Worker,
     event::{micros, uuid},
+    gate::Gate,
     store::{Cursor, From, Page, PageQuery, Store, StoreError},
     topic::Filter,
 };
@@ -20,6 +22,7 @@ const LONGEST: Duration = Duration::from_secs(10);
 /// The worker `history`.
 pub struct History {
     store: Arc<dyn Store>,
+    gate: Gate,
 }
 
 /// The part of a call that is read here.
@@ -53,7 +56,7 @@ impl Wrong {
 impl History {
     /// A worker that reads from `store`.
     pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { store }
+        Self { gate: Gate::new(store.clone()), store }
     }
 
     async fn answer(&self, body: &[u8]) -> Answer {
@@ -80,7 +83,7 @@ impl History {
         match self.store.get(&id).await {
             Ok(Some(text)) => ok(text, None),
             Ok(None) => problem(404, "message-not-found", "Message not found", "no message has this id", None),
-            Err(error) => failed(&error),
+            Err(error) => self.failed(&error),
         }
     }
 
@@ -99,8 +102,13 @@ impl History {
                 "unknown-id",
                 "no message has this id, or not any more: read the newest page instead",
             )]),
-            Err(error) => failed(&error),
+            Err(error) => self.failed(&error),
         }
+    }
+
+    fn failed(&self, error: &StoreError) -> Answer {
+        self.gate.failed(error);
+        unavailable()
     }
 }
 
@@ -108,6 +116,10 @@ impl History {
 impl Worker for History {
     fn most(&self) -> usize {
         1
+    }
+
+    async fn is_able(&self) -> bool {
+        self.store.get(&Uuid::nil()).await.is_ok()
     }
 
     async fn work(&self, jobs: &[Job]) -> Vec<Verdict> {
@@ -118,11 +130,17 @@ impl Worker for History {
                 verdicts.push(Verdict::Expired);
                 continue;
             }
+            if !self.gate.is_open() {
+                verdicts.push(Verdict::Answered(unavailable()));
+                continue;
+            }
             // A store that is slow is told in time, while somebody still waits.
             let within = left.map_or(LONGEST, |left| left.mul_f64(0.8).min(LONGEST));
-            let answer = tokio::time::timeout(within, self.answer(&job.body)).await;
-            let slow = |_| failed(&StoreError::Away(format!("no answer within {within:?}")));
-            verdicts.push(Verdict::Answered(answer.unwrap_or_else(slow)));
+            let answer = tokio::time::timeout(within, self.answer(&job.body)).await.unwrap_or_else(|_| {
+                self.gate.was_slow(&StoreError::Away(format!("no answer within {within:?}")));
+                unavailable()
+            });
+            verdicts.push(Verdict::Answered(answer));
         }
         verdicts
     }
@@ -237,8 +255,7 @@ fn invalid(wrong: &[Wrong]) -> Answer {
     problem(422, "validation-failed", "Validation failed", &detail, Some(("errors", errors.into())))
 }
 
-fn failed(error: &StoreError) -> Answer {
-    tracing::error!(%error, "the store did not answer");
+fn unavailable() -> Answer {
     let mut answer =
         problem(503, "store-unavailable", "Store unavailable", "the history can't be read just now: try again", None);
     answer.headers.push(("retry-after".into(), "1".into()));

@@ -15,6 +15,7 @@ use bytes::Bytes;
 
 pub mod copy;
 pub mod event;
+mod gate;
 pub mod history;
 pub mod lines;
 pub mod persist;
@@ -39,6 +40,12 @@ pub fn find(kind: &str, store: Arc<dyn store::Store>, keep: retention::Keep) -> 
 pub trait Worker: Send + Sync + 'static {
     /// Most jobs that [`Worker::work`] can use at a time; 1 for a worker that answers calls one by one.
     fn most(&self) -> usize;
+
+    /// Whether it can do its work now: its store answers, and takes what it would be given. For probes; one that needs
+    /// nothing always can.
+    async fn is_able(&self) -> bool {
+        true
+    }
 
     /// Does these jobs and says of each, in their order, what became of it. Waits as long as its store is away
     /// (a kept message is never given back for that); a call is answered in time all the same.

@@ -97,7 +97,7 @@ impl Retention {
         state.cut = None;
         let removed = self.store.remove_before(&cut, BATCH).await?;
         state.failing = false;
-        if removed == BATCH as u64 {
+        if removed >= BATCH as u64 {
             state.cut = Some(cut);
         }
         Ok(removed)

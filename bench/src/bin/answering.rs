@@ -68,7 +68,7 @@ async fn main() -> anyhow::Result<()> {
         feed: None,
         metrics,
         workers: Arc::new(Consuming::default),
-        store: None,
+        able: None,
         reload: reload::asking().0,
         shutdown,
     };

@@ -3,6 +3,7 @@
 pub mod app;
 pub mod certificates;
 pub mod history;
+pub mod mongodb;
 pub mod poster;
 pub mod postgres;
 pub mod proxy;

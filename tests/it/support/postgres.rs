@@ -70,6 +70,11 @@ impl Postgres {
         format!("postgres://fpesa@127.0.0.1:{}/{database}", self.port)
     }
 
+    /// Its port, for a proxy before it.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
     /// Runs a statement with `psql`, and gives its rows.
     pub fn sql(url: &str, sql: &str) -> String {
         let output =

@@ -12,11 +12,13 @@ use crate::{event::Event, topic::Filter};
 mod cursor;
 mod embedded;
 mod mirror;
+mod mongodb;
 mod postgres;
 mod walk;
 
 pub use cursor::{BadCursor, Cursor};
 pub use embedded::Embedded;
+pub use mongodb::Mongodb;
 pub use postgres::Postgres;
 pub(crate) use walk::events;
 pub use walk::{Part, Walk, patiently};
@@ -31,7 +33,7 @@ pub const PAGE_BYTES: usize = 8 * 1024 * 1024;
 #[async_trait]
 pub trait Store: Send + Sync + 'static {
     /// Keeps a batch and says of each event, in order, what became of it. `Ok` means that what was kept is durable.
-    /// The same id twice, in one batch too, is kept once.
+    /// The same id twice, in one batch too, is kept once. What can never be kept does not keep the others out.
     async fn append(&self, batch: &[Event]) -> Result<Vec<Appended>, StoreError>;
 
     /// One page. Walking pages by their cursors shows every event that was there at the start exactly once, however
@@ -41,18 +43,24 @@ pub trait Store: Send + Sync + 'static {
     /// One event's document.
     async fn get(&self, id: &Uuid) -> Result<Option<Bytes>, StoreError>;
 
+    /// Whether it would keep events now, as far as that can be known without keeping one.
+    async fn check(&self) -> Result<(), StoreError> {
+        self.get(&Uuid::nil()).await.map(drop)
+    }
+
     /// The place of the event that exactly `newer` others follow in the order of `(time, id)`: 0 is the newest. `None`
     /// where the store has no more than `newer`. May walk along an index as far as that.
     async fn place(&self, newer: u64) -> Result<Option<Cursor>, StoreError>;
 
-    /// Removes the oldest of the events before a place, at most `most`, and says how many: none when there are no more.
+    /// Removes the oldest of the events before a place, at most `most` and what comes among them meanwhile, and says how
+    /// many: none when there are no more.
     /// Several may remove at the same time, and none of them removes what is at the place or after it. Whoever writes or
     /// reads waits no longer than for one such batch.
     async fn remove_before(&self, place: &Cursor, most: usize) -> Result<u64, StoreError>;
 }
 
 /// What became of one event of a batch.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Appended {
     /// It is in the store now.
     Kept,
@@ -60,6 +68,8 @@ pub enum Appended {
     Duplicate,
     /// Its id is another event's: same id, but another type, subject or data.
     Conflict,
+    /// The store can never keep it, whatever is done: too large, or refused for its content. The sentence says why.
+    Refused(String),
 }
 
 /// What a page is asked by.
@@ -122,7 +132,8 @@ pub enum StoreError {
 /// Where a store is, and how it is opened.
 #[derive(Clone, Copy)]
 pub struct Access<'a> {
-    /// `embedded:` is `data_dir`, `embedded:/some/folder` another folder, `postgres://user@host/database` a database.
+    /// `embedded:` is `data_dir`, `embedded:/some/folder` another folder, `postgres://user@host/database` and
+    /// `mongodb://user@host/database` a database.
     pub url: &'a str,
     /// The password, when it does not stand in the URL.
     pub password: Option<&'a str>,
@@ -152,8 +163,10 @@ pub async fn open(access: Access<'_>) -> Result<Arc<dyn Store>, StoreError> {
         Some(("embedded", "")) => Ok(Arc::new(Embedded::open(access.data_dir)?)),
         Some(("embedded", folder)) => Ok(Arc::new(Embedded::open(Path::new(folder))?)),
         Some(("postgres" | "postgresql", _)) => Ok(Arc::new(Postgres::open(&access).await?)),
+        Some(("mongodb" | "mongodb+srv", _)) => Ok(Arc::new(Mongodb::open(&access).await?)),
         Some((scheme, _)) => Err(StoreError::Settings(format!(
-            "there is no store for `{scheme}:` (use embedded:, embedded:/some/folder or postgres://user@host/database)"
+            "there is no store for `{scheme}:` (use embedded:, embedded:/some/folder, mongodb://user@host/database or \
+             postgres://user@host/database)"
         ))),
         None => Err(StoreError::Settings("a store is named by a URL, such as embedded:".into())),
     }

@@ -2,7 +2,7 @@
 
 use std::{collections::HashMap, sync::mpsc, thread};
 
-use rusqlite::{Connection, OptionalExtension as _, TransactionBehavior, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension as _, TransactionBehavior, params};
 use tokio::sync::oneshot;
 
 use super::away;
@@ -126,7 +126,13 @@ fn write(
                     None => None,
                 };
                 let id = event.id.as_bytes().as_slice();
-                let inserted = insert.execute(params![event.time, id, topic, event.text.as_ref()])?;
+                let inserted = match insert.execute(params![event.time, id, topic, event.text.as_ref()]) {
+                    Err(error) if is_refusal(&error) => {
+                        result.push(Appended::Refused(format!("SQLite refuses it: {error}")));
+                        continue;
+                    }
+                    inserted => inserted?,
+                };
                 result.push(if inserted == 1 {
                     Appended::Kept
                 } else {
@@ -139,6 +145,12 @@ fn write(
     }
     transaction.commit()?;
     Ok(results)
+}
+
+/// Whether the file will say so of the same event again: it is too large, or a constraint or trigger that others made
+/// refuses it. Only the statement is undone by it, not the transaction.
+fn is_refusal(error: &rusqlite::Error) -> bool {
+    matches!(error.sqlite_error_code(), Some(ErrorCode::TooBig | ErrorCode::ConstraintViolation))
 }
 
 /// Removes the oldest events before a place; topics stay, since other processes may know them by number.

@@ -156,6 +156,19 @@ impl Store for Postgres {
         .await
     }
 
+    async fn check(&self) -> Result<(), StoreError> {
+        self.read(|| {
+            self.with(READ_WITHIN, |lent| async move {
+                let Some(client) = lent.0.as_ref() else { return Err(StoreError::Away("no connection".into())) };
+                let result = read::is_read_only(client).await.map_err(|error| told(&error));
+                lent.done();
+                // A standby, or a database that was made so while it is worked on.
+                if result? { Err(StoreError::Away("PostgreSQL is read-only".into())) } else { Ok(()) }
+            })
+        })
+        .await
+    }
+
     async fn place(&self, newer: u64) -> Result<Option<Cursor>, StoreError> {
         self.read(|| {
             self.with(FIND_WITHIN, |lent| async move {

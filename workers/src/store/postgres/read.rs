@@ -86,6 +86,12 @@ pub(super) async fn get(client: &Client, id: &Uuid) -> Result<Option<Bytes>, Err
     Ok(row.map(|row| Bytes::from(row.get::<_, Vec<u8>>(0))))
 }
 
+/// Whether the database takes no writes now.
+pub(super) async fn is_read_only(client: &Client) -> Result<bool, Error> {
+    let select = client.prepare_cached("SELECT current_setting('transaction_read_only') = 'on'").await?;
+    Ok(client.query_one(&select, &[]).await?.get(0))
+}
+
 pub(super) async fn page(client: &mut Client, query: &PageQuery) -> Result<Page, StoreError> {
     if !query.count {
         return read(&*client, query).await;

@@ -3,16 +3,16 @@
 use std::collections::{BTreeMap, HashMap};
 
 use deadpool_postgres::Client;
-use tokio_postgres::{Error, error::SqlState};
+use tokio_postgres::{
+    Error,
+    error::{DbError, SqlState},
+};
 use uuid::Uuid;
 
 use crate::{
     event::Event,
     store::{Appended, Cursor, mirror},
 };
-
-/// How often a batch is written while what it meets is removed by somebody else.
-const TRIES: usize = 3;
 
 pub(super) async fn append(client: &Client, batch: &[Event]) -> Result<Vec<Appended>, Error> {
     // By id: two workers that write the same ids take their locks in the same order. The first of an id counts.
@@ -21,23 +21,21 @@ pub(super) async fn append(client: &Client, batch: &[Event]) -> Result<Vec<Appen
         first.entry(event.id).or_insert(event);
     }
     let events: Vec<&Event> = first.values().copied().collect();
-    let (mut kept, mut there) = (HashMap::new(), HashMap::new());
+    let (mut kept, mut refused, mut there) = (HashMap::new(), HashMap::new(), HashMap::new());
     let mut left = events;
     // What was there, and is removed before it is looked at, does not stand in the way any more.
-    for _ in 0..TRIES {
-        kept.extend(write(client, &left).await?);
-        left.retain(|event| !kept.contains_key(&event.id));
+    while !left.is_empty() {
+        write_around(client, &left, &mut kept, &mut refused).await?;
+        left.retain(|event| !kept.contains_key(&event.id) && !refused.contains_key(&event.id));
         there.extend(texts(client, left.iter().map(|event| event.id).collect()).await?);
         left.retain(|event| !there.contains_key(&event.id));
-        if left.is_empty() {
-            break;
-        }
     }
     let result = batch.iter().map(|event| match kept.get_mut(&event.id) {
         Some(told @ false) => {
             *told = true;
             Appended::Kept
         }
+        None if refused.contains_key(&event.id) => Appended::Refused(refused[&event.id].clone()),
         Some(true) if first.get(&event.id).is_some_and(|kept| event.is_same_as(&kept.text)) => Appended::Duplicate,
         None if there.get(&event.id).is_some_and(|text| event.is_same_as(text)) => Appended::Duplicate,
         Some(true) | None => Appended::Conflict,
@@ -45,16 +43,43 @@ pub(super) async fn append(client: &Client, batch: &[Event]) -> Result<Vec<Appen
     Ok(result.collect())
 }
 
-/// Writes what is not there. The ids that are kept now, none of them told yet.
-async fn write(client: &Client, events: &[&Event]) -> Result<HashMap<Uuid, bool>, Error> {
-    match insert(client, events, true).await {
-        // A document that jsonb refuses after all must not keep a batch out: the text is the truth.
-        Err(error) if error.code().is_some_and(is_data_exception) => insert(client, events, false).await,
-        result => result,
+/// Writes what is not there, around what the database refuses: a batch that it refuses is halved until the one event is
+/// found, which is written without its mirror, and is refused for good when that does not help. Adds the ids that are
+/// kept now, none of them told yet, and the refused ones with the reason.
+async fn write_around(
+    client: &Client,
+    events: &[&Event],
+    kept: &mut HashMap<Uuid, bool>,
+    refused: &mut HashMap<Uuid, String>,
+) -> Result<(), Error> {
+    let mut left = vec![events];
+    while let Some(part) = left.pop() {
+        let mut result = write(client, part, true).await;
+        if let ([one], Err(error)) = (part, &result)
+            && is_refusal(error)
+        {
+            result = write(client, part, false).await;
+            if let Err(error) = &result
+                && is_refusal(error)
+            {
+                refused.insert(one.id, format!("PostgreSQL refuses it: {}", reason(error)));
+                continue;
+            }
+        }
+        match result {
+            Ok(ids) => kept.extend(ids.into_iter().map(|id| (id, false))),
+            Err(error) if is_refusal(&error) => {
+                let (first, second) = part.split_at(part.len() / 2);
+                left.extend([second, first]);
+            }
+            Err(error) => return Err(error),
+        }
     }
+    Ok(())
 }
 
-async fn insert(client: &Client, events: &[&Event], mirrored: bool) -> Result<HashMap<Uuid, bool>, Error> {
+/// Writes what is not there, and gives the ids that are kept now.
+async fn write(client: &Client, events: &[&Event], mirrored: bool) -> Result<Vec<Uuid>, Error> {
     let topics = topics(client, events).await?;
     let ids: Vec<Uuid> = events.iter().map(|event| event.id).collect();
     let times: Vec<i64> = events.iter().map(|event| event.time).collect();
@@ -72,7 +97,7 @@ async fn insert(client: &Client, events: &[&Event], mirrored: bool) -> Result<Ha
         )
         .await?;
     let rows = client.query(&insert, &[&ids, &times, &topics, &texts, &docs]).await?;
-    Ok(rows.iter().map(|row| (row.get(0), false)).collect())
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// Removes the oldest events before a place. What another one removes at this moment is passed over, not waited for.
@@ -126,9 +151,17 @@ async fn texts(client: &Client, ids: Vec<Uuid>) -> Result<HashMap<Uuid, Vec<u8>>
     Ok(client.query(&select, &[&ids]).await?.iter().map(|row| (row.get(0), row.get(1))).collect())
 }
 
-/// Class 22 (data exception), and JSON that is nested too deep for the server.
-fn is_data_exception(code: &SqlState) -> bool {
-    code.code().starts_with("22")
-        || *code == SqlState::STATEMENT_TOO_COMPLEX
-        || *code == SqlState::PROGRAM_LIMIT_EXCEEDED
+/// Whether the database will say so of the same event again: class 22 (data exception), class 54 (a limit of the
+/// server's), and what constraints and triggers that others made refuse. Our own one, of topics, heals by itself.
+fn is_refusal(error: &Error) -> bool {
+    error.code().is_some_and(|code| {
+        let of_constraint = code.code().starts_with("23") && *code != SqlState::FOREIGN_KEY_VIOLATION;
+        let of_data = code.code().starts_with("22") || code.code().starts_with("54");
+        of_data || of_constraint || *code == SqlState::RAISE_EXCEPTION
+    })
+}
+
+fn reason(error: &Error) -> String {
+    let told = |db: &DbError| format!("{} (SQLSTATE {})", db.message(), db.code().code());
+    error.as_db_error().map_or_else(|| error.to_string(), told)
 }
