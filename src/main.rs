@@ -34,6 +34,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             let file = file.map_or_else(|| load(&common).map(|settings| settings.routes), Ok)?;
             commands::check(&file, format, deny_warnings)
         }
+        Command::Schema => commands::schema(),
         Command::Routes { common } => commands::routes(&load(&common)?.routes),
         Command::Config { common } => {
             print!("{}", effective(&common)?.show());

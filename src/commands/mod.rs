@@ -4,12 +4,14 @@
 mod broker;
 mod check;
 mod routes;
+mod schema;
 
 use std::io::{IsTerminal as _, Write as _};
 
 pub use broker::definitions;
 pub use check::check;
 pub use routes::routes;
+pub use schema::schema;
 
 use crate::route::problem::Problem;
 
@@ -23,8 +25,15 @@ pub(crate) fn say(line: &str) -> anyhow::Result<()> {
 
 /// Problems for people, on stderr.
 pub(crate) fn show(problems: &[Problem]) {
-    let colour = std::io::stderr().is_terminal();
+    let colour = colour();
     for problem in problems {
         eprintln!("{}", problem.render(colour));
     }
+}
+
+/// Colour on a terminal, unless the user wants none (<https://no-color.org>).
+fn colour() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+    std::io::stderr().is_terminal() && !unwanted
 }

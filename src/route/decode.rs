@@ -153,12 +153,12 @@ impl<'a> Decoder<'a> {
 
     /// A whole number within bounds, both included.
     pub fn integer(&mut self, node: &Node, what: &str, least: u64, most: u64) -> Option<u64> {
-        let range = if most == u64::MAX { format!("{least} or more") } else { format!("{least} to {most}") };
+        let range = if most == super::grammar::MOST { format!("{least} or more") } else { format!("{least} to {most}") };
         let Value::Number(number) = &node.value else {
             self.wrong_type(node, what, &format!("an integer ({range})"));
             return None;
         };
-        match number.as_u64() {
+        match units::whole(number) {
             Some(n) if (least..=most).contains(&n) => Some(n),
             _ => {
                 self.problem(node.at, "bad-value", format!("{what} must be an integer, {range}, not {number}"));

@@ -56,19 +56,14 @@ pub struct Problem {
     pub hint: Option<String>,
     /// Error or warning.
     pub severity: Severity,
-    /// The line of the file, for people.
+    /// Where the line is looked up that people are shown.
     #[serde(skip)]
-    pub excerpt: String,
-    /// How many characters the caret underlines.
-    #[serde(skip)]
-    pub width: usize,
+    pub source: Source,
 }
 
 impl Problem {
-    /// A problem at a place of a source; its line and the width of the word there are looked up.
+    /// A problem at a place of a source.
     pub fn at(source: &Source, place: Place, code: &'static str, message: impl Into<String>) -> Self {
-        let excerpt = source.text.lines().nth(place.line.saturating_sub(1) as usize).unwrap_or("").to_owned();
-        let width = word_width(&excerpt, place.column);
         Self {
             file: source.name.to_string(),
             line: place.line,
@@ -77,8 +72,7 @@ impl Problem {
             message: message.into(),
             hint: None,
             severity: Severity::Error,
-            excerpt,
-            width,
+            source: source.clone(),
         }
     }
 
@@ -115,11 +109,13 @@ impl Problem {
         );
         let number = self.line.to_string();
         let gutter = " ".repeat(number.len());
-        let (shown, column) = window(&self.excerpt, self.column);
+        let line = self.source.line(self.line);
+        let width = word_width(line, self.column);
+        let (shown, column) = window(line, self.column);
         if !shown.trim().is_empty() {
-            let carets = "^".repeat(self.width.clamp(1, 60));
+            let carets = "^".repeat(width.clamp(1, 60));
             let _ = write!(out, "\n {gutter} |\n {number} | {shown}");
-            let _ = write!(out, "\n {gutter} | {}{}", " ".repeat(column), paint(tint, &carets));
+            let _ = write!(out, "\n {gutter} | {}{}", blank(&shown, column), paint(tint, &carets));
             if let Some(hint) = &self.hint {
                 let _ = write!(out, " {hint}");
             }
@@ -130,17 +126,38 @@ impl Problem {
     }
 }
 
+impl Source {
+    /// A line, from 1; empty where there is none.
+    fn line(&self, number: u32) -> &str {
+        let text = self.text.strip_prefix('\u{feff}').unwrap_or(&self.text);
+        text.lines().nth(number.saturating_sub(1) as usize).unwrap_or("")
+    }
+}
+
 /// At most 160 characters of a line around `column`, tabs as one blank, with the column in what is shown (from 0).
 fn window(line: &str, column: u32) -> (String, usize) {
     const MOST: usize = 160;
-    let chars: Vec<char> = line.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let column = (column.saturating_sub(1) as usize).min(chars.len());
-    if chars.len() <= MOST {
-        return (chars.into_iter().collect(), column);
+    let column = column.saturating_sub(1) as usize;
+    let line = line.trim_end();
+    let from = if line.chars().nth(MOST).is_none() { 0 } else { column.saturating_sub(MOST / 2) };
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let mut shown: String = line.chars().skip(from).take(MOST).map(clean).collect();
+    if line.chars().nth(from + MOST).is_some() {
+        shown.push('…');
     }
-    let from = column.saturating_sub(MOST / 2);
-    let shown: String = chars[from..(from + MOST).min(chars.len())].iter().collect();
-    if from == 0 { (format!("{shown}…"), column) } else { (format!("…{shown}…"), column - from + 1) }
+    if from == 0 { (shown, column) } else { (format!("…{shown}"), column - from + 1) }
+}
+
+/// Blanks as wide as the first `count` characters of `text` are on a terminal.
+fn blank(text: &str, count: usize) -> String {
+    let before: usize = text.chars().take(count).map(|c| if is_wide(c) { 2 } else { 1 }).sum();
+    " ".repeat(before + count.saturating_sub(text.chars().count()))
+}
+
+/// Characters that take two columns (the ranges of UAX #11 that people meet: CJK, Hangul, full-width forms, emoji).
+fn is_wide(c: char) -> bool {
+    matches!(u32::from(c), 0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f
+        | 0xff00..=0xff60 | 0xffe0..=0xffe6 | 0x1f300..=0x1f64f | 0x1f900..=0x1faff | 0x20000..=0x3fffd)
 }
 
 fn word_width(line: &str, column: u32) -> usize {
@@ -158,9 +175,17 @@ fn is_word(c: char) -> bool {
 
 /// The known word that is closest to `word`, if one is close enough to be what was meant.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// No word that people mistype is longer, and none is looked for among more.
+    const LONGEST: usize = 100;
+    const MOST: usize = 1_000;
+    if word.len() > LONGEST {
+        return None;
+    }
     let lower = word.to_lowercase();
     known
         .into_iter()
+        .take(MOST)
+        .filter(|candidate| candidate.len() <= LONGEST)
         .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
         .filter(|(distance, candidate)| *distance <= 1.max(candidate.chars().count().min(word.chars().count()) / 3))
         .min_by_key(|(distance, _)| *distance)

@@ -101,12 +101,14 @@ pub fn parse(source: &Source) -> Result<Node, Box<Problem>> {
         with_snippet: false,
         budget: serde_saphyr::budget! {
             max_documents: 1,
-            max_nodes: 100_000,
-            max_events: 400_000,
+            // What a file of 1 MiB can hold; aliases make little more of it.
+            max_nodes: 1_100_000,
+            max_events: 2_200_000,
             max_depth: 64,
-            max_aliases: 100,
-            max_anchors: 100,
+            max_aliases: 1_000,
+            max_anchors: 1_000,
         },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 200_000 },
     };
     let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
     match serde_saphyr::from_str_with_options::<Spanned<Value>>(text, options) {

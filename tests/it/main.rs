@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::expect_used, clippy::panic, missing_docs)]
 
 mod architecture;
+mod broken;
 mod bus_contract;
 mod bus_embedded;
 mod cli;
@@ -17,3 +18,4 @@ mod store_contract;
 mod support;
 mod swap;
 mod table;
+mod table_schema;
