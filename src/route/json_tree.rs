@@ -18,15 +18,19 @@ pub fn parse(source: &Source) -> Result<Node, Box<Problem>> {
         let mut why = error.to_string();
         why.truncate(why.rfind(" at line ").unwrap_or(why.len()));
         let place = Place { line: to_u32(error.line()), column: to_u32(column) };
-        return Err(wrong(source, place, &why));
+        let before = line.chars().take(column.saturating_sub(1)).filter(|c| !c.is_whitespace()).last();
+        let closes = line.chars().nth(column.saturating_sub(1)).is_some_and(|c| matches!(c, '}' | ']'));
+        let hint = if before == Some(',') && closes { "delete the comma before it" } else { HINT };
+        return Err(wrong(source, place, &why, hint));
     }
     let mut reader = Reader { text, at: 0, place: Place::default() };
-    reader.value().map_err(|(place, why)| wrong(source, place, why))
+    reader.value().map_err(|(place, why)| wrong(source, place, why, HINT))
 }
 
-fn wrong(source: &Source, place: Place, why: &str) -> Box<Problem> {
-    let problem = Problem::at(source, place, "schema-invalid", format!("this is not JSON: {why}"));
-    Box::new(problem.hint("a schema is one JSON text"))
+const HINT: &str = "JSON has double quotes, no comments, and no comma after the last item";
+
+fn wrong(source: &Source, place: Place, why: &str, hint: &str) -> Box<Problem> {
+    Box::new(Problem::at(source, place, "schema-invalid", format!("this is not JSON: {why}")).hint(hint))
 }
 
 /// What a value that is written well can still not be, and where.

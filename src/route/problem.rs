@@ -4,6 +4,7 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use serde::Serialize;
+use unicode_width::UnicodeWidthChar as _;
 
 /// One text that the table is made of, with the name that the user knows it by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -150,27 +151,37 @@ fn window(line: &str, column: u32) -> (String, usize) {
 
 /// Blanks as wide as the first `count` characters of `text` are on a terminal.
 fn blank(text: &str, count: usize) -> String {
-    let before: usize = text.chars().take(count).map(|c| if is_wide(c) { 2 } else { 1 }).sum();
+    let before: usize = text.chars().take(count).map(|c| c.width().unwrap_or(1)).sum();
     " ".repeat(before + count.saturating_sub(text.chars().count()))
 }
 
-/// Characters that take two columns (the ranges of UAX #11 that people meet: CJK, Hangul, full-width forms, emoji).
-fn is_wide(c: char) -> bool {
-    matches!(u32::from(c), 0x1100..=0x115f | 0x2e80..=0xa4cf | 0xac00..=0xd7a3 | 0xf900..=0xfaff | 0xfe30..=0xfe6f
-        | 0xff00..=0xff60 | 0xffe0..=0xffe6 | 0x1f300..=0x1f64f | 0x1f900..=0x1faff | 0x20000..=0x3fffd)
-}
-
+/// How many characters the word at `column` has: a quoted text whole, a plain one up to what ends it in YAML.
 fn word_width(line: &str, column: u32) -> usize {
-    let rest: Vec<char> = line.chars().skip(column.saturating_sub(1) as usize).collect();
+    let column = column.saturating_sub(1) as usize;
+    let before = line.chars().take(column);
+    let rest: Vec<char> = line.chars().skip(column).collect();
     match rest.first() {
-        Some(quote @ ('"' | '\'')) => rest.iter().skip(1).position(|c| c == quote).map_or(1, |at| at + 2),
-        Some(c) if is_word(*c) => rest.iter().take_while(|c| is_word(**c)).count(),
-        _ => 1,
+        Some(quote @ ('"' | '\'')) => {
+            let closed = (1..rest.len()).find(|at| rest[*at] == *quote && (rest[at - 1] != '\\' || *quote == '\''));
+            closed.map_or(1, |at| at + 1)
+        }
+        Some('[' | ']' | '{' | '}' | ',' | ':' | '#') | None => 1,
+        Some(_) => {
+            let depth = before.fold(0_i32, |depth, c| match c {
+                '[' | '{' => depth + 1,
+                ']' | '}' => depth - 1,
+                _ => depth,
+            });
+            let ends = |at: &usize| match (rest[*at], rest.get(at + 1)) {
+                (',' | ']' | '}', _) => depth > 0,
+                (':', None | Some(' ')) | (' ', Some('#')) => true,
+                _ => false,
+            };
+            let end = (0..rest.len()).find(ends).unwrap_or(rest.len());
+            let word = &rest[..end];
+            word.iter().rposition(|c| !c.is_whitespace()).map_or(1, |last| last + 1)
+        }
     }
-}
-
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || "_-./{}*#+$".contains(c)
 }
 
 /// The known word that is closest to `word`, if one is close enough to be what was meant.
@@ -182,21 +193,32 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
         return None;
     }
     let lower = word.to_lowercase();
-    known
-        .into_iter()
-        .take(MOST)
-        .filter(|candidate| candidate.len() <= LONGEST)
-        .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
+    let known: Vec<&str> =
+        known.into_iter().take(MOST).filter(|candidate| candidate.len() <= LONGEST).collect();
+    let close = known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), *candidate))
         .filter(|(distance, candidate)| *distance <= 1.max(candidate.chars().count().min(word.chars().count()) / 3))
         .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+        .map(|(_, candidate)| candidate);
+    // `routing_key` means `key`.
+    let part = || {
+        let mut parts = lower.split(['_', '-', '.', ' ']).filter(|part| part.len() > 2 && part.len() < lower.len());
+        parts.find_map(|part| known.iter().find(|candidate| **candidate == part).copied())
+    };
+    close.or_else(part)
+}
+
+/// The hint that names a known word.
+pub fn meant(word: &str) -> String {
+    format!("did you mean `{word}`?")
 }
 
 /// A hint that names the closest known word, or else lists them all when they are few.
 pub fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
     const FEW: usize = 30;
-    if let Some(meant) = did_you_mean(word, known.clone()) {
-        return Some(format!("did you mean `{meant}`?"));
+    if let Some(word) = did_you_mean(word, known.clone()) {
+        return Some(meant(word));
     }
     let all: Vec<&str> = known.into_iter().take(FEW + 1).collect();
     (1..=FEW).contains(&all.len()).then(|| format!("known here: {}", all.join(", ")))

@@ -3,7 +3,7 @@
 
 use super::{
     decode::{Decoder, Fields},
-    grammar::{Field, Need, Object, PARAMETER, Rule, Shape},
+    grammar::{Field, Need, Object, PARAMETER, Rule, Shape, TABLE},
     problem::{Place, Problem, Source, suggest},
     yaml::{Key, Node, Value},
 };
@@ -11,6 +11,10 @@ use super::{
 /// Tells what is wrong with a file's tree; `what` is the file, as a sentence calls it.
 pub fn check(source: &Source, root: &Node, object: &Object, what: &str, problems: &mut Vec<Problem>) {
     let mut d = Decoder::new(source, problems);
+    if root.value == Value::Null {
+        let hint = if object.name == TABLE.name { "begin with `version: 1` and `routes:`" } else { "begin with `routes:`" };
+        return d.problem_hint(Place::default(), "wrong-type", format!("{what} is empty"), Some(hint));
+    }
     self::object(&mut d, root, object, what, root.at);
 }
 
@@ -18,37 +22,49 @@ pub fn check(source: &Source, root: &Node, object: &Object, what: &str, problems
 fn object(d: &mut Decoder<'_>, node: &Node, object: &Object, what: &str, at: Place) {
     let known: Vec<&str> = object.keys.iter().map(|field| field.name).collect();
     let Some(fields) = d.fields(node, what, &known) else { return };
+    // What a misspelt key means is not missing too: one mistake is told once.
+    let missing = |name: &str| fields.get(name).is_none() && !fields.meant(&known).any(|meant| meant == name);
     for Field { name, shape, need, .. } in object.keys {
         match (fields.get(name), need) {
             (Some(node), _) => value(d, node, *shape, &format!("`{name}`")),
-            (None, Need::Required(hint)) => {
+            (None, Need::Required(hint)) if missing(name) => {
                 d.problem_hint(at, "missing-key", format!("{what} has no `{name}`"), Some(*hint));
             }
             (None, _) => {}
         }
     }
-    rule(d, &fields, object, what, at);
+    rule(d, &fields, missing, object, what, at);
 }
 
-fn rule(d: &mut Decoder<'_>, fields: &Fields<'_>, object: &Object, what: &str, at: Place) {
+fn rule(
+    d: &mut Decoder<'_>,
+    fields: &Fields<'_>,
+    missing: impl Fn(&str) -> bool,
+    object: &Object,
+    what: &str,
+    at: Place,
+) {
     match object.rule {
         Rule::Free => {}
-        Rule::Some(keys, missing) => {
-            if keys.iter().all(|key| fields.get(key).is_none()) {
-                d.problem_hint(at, "missing-key", format!("{what} {}", missing.what), Some(missing.hint));
+        Rule::Some(keys, told) => {
+            if keys.iter().all(|key| missing(key)) {
+                d.problem_hint(at, "missing-key", format!("{what} {}", told.what), Some(told.hint));
             }
         }
-        Rule::One(groups, missing) => {
+        Rule::One(groups, told) => {
             let begun: Vec<&&[&str]> =
                 groups.iter().filter(|group| group.iter().any(|key| fields.get(key).is_some())).collect();
             match begun.as_slice() {
                 [group] => {
-                    for key in group.iter().filter(|key| fields.get(key).is_none()) {
-                        let message = format!("{what} {}: `{key}` is missing", missing.what);
-                        d.problem_hint(at, "missing-key", message, Some(missing.hint));
+                    for key in group.iter().filter(|key| missing(key)) {
+                        let message = format!("{what} {}: `{key}` is missing", told.what);
+                        d.problem_hint(at, "missing-key", message, Some(told.hint));
                     }
                 }
-                [] => d.problem_hint(at, "missing-key", format!("{what} {}", missing.what), Some(missing.hint)),
+                [] if groups.iter().flat_map(|group| group.iter()).all(|key| missing(key)) => {
+                    d.problem_hint(at, "missing-key", format!("{what} {}", told.what), Some(told.hint));
+                }
+                [] => {}
                 [first, .., last] => {
                     let given = |group: &&[&'static str]| {
                         group.iter().copied().find(|key| fields.get(key).is_some()).unwrap_or_default()
@@ -56,7 +72,7 @@ fn rule(d: &mut Decoder<'_>, fields: &Fields<'_>, object: &Object, what: &str, a
                     let (first, last) = (given(first), given(last));
                     let at = fields.place(first).max(fields.place(last));
                     let message = format!("{what} has both `{first}` and `{last}`");
-                    d.problem_hint(at, "bad-value", message, Some(missing.hint));
+                    d.problem_hint(at, "bad-value", message, Some(told.hint));
                 }
             }
         }
@@ -80,7 +96,7 @@ fn value(d: &mut Decoder<'_>, node: &Node, shape: Shape, what: &str) {
         Shape::Scalar => {
             if !matches!(node.value, Value::Text(_) | Value::Bool(_) | Value::Number(_)) {
                 let message = format!("{what} must be text, a number or a boolean, not {}", node.kind());
-                d.problem(node.at, "wrong-type", message);
+                d.problem_hint(node.at, "wrong-type", message, Some("write one value"));
             }
         }
         Shape::Object(kind) => object(d, node, kind, what, node.at),
@@ -102,7 +118,7 @@ fn value(d: &mut Decoder<'_>, node: &Node, shape: Shape, what: &str) {
         Shape::Schema => {
             if !matches!(node.value, Value::Text(_) | Value::Map(_) | Value::Bool(_)) {
                 let message = format!("{what} is a file's name or a mapping, not {}", node.kind());
-                d.problem(node.at, "wrong-type", message);
+                d.problem_hint(node.at, "wrong-type", message, Some("give a name such as `message.json`, or a schema"));
             }
         }
         Shape::Parameter => parameter(d, node, what),

@@ -1,11 +1,11 @@
 //! What a route does: its publish or call, and their templates.
 
-use super::{Bus, CONFIRM_TIMEOUT, Compiler, TIMEOUT, bus::Kinds, known::Known};
+use super::{Bus, CONFIRM_TIMEOUT, Compiler, TIMEOUT, bus::{Kinds, declare_exchange}, known::Known};
 use crate::{
     route::{
         decode::At,
         file::{CallFile, PublishFile},
-        problem::{Problem, Source, suggest},
+        problem::{Problem, Source, did_you_mean, meant},
         table::{Action, Call, Publish},
         template::{Piece, Template},
         yaml::Key,
@@ -68,8 +68,9 @@ impl Compiler<'_> {
         if let Some(queue) = &written.queue
             && !bus.topology.queues.contains_key(&queue.value)
         {
-            let hint = suggest(&queue.value, bus.topology.queues.keys().map(String::as_str));
-            let hint = hint.or(Some("declare it under `queues:`, with `declare: passive` when others make it".into()));
+            let hint = did_you_mean(&queue.value, bus.topology.queues.keys().map(String::as_str));
+            let declare = "declare it under `queues:`, with `declare: passive` when others make it".to_owned();
+            let hint = Some(hint.map_or(declare, meant));
             self.tell(source, queue.at, "unknown-queue", format!("there is no queue `{}`", queue.value), hint);
         }
         if let Some(exchange) = &written.exchange {
@@ -97,8 +98,7 @@ impl Compiler<'_> {
 
     fn exchange_known(&mut self, source: &Source, exchange: &At<String>, kinds: &Kinds) {
         if !kinds.contains_key(&exchange.value) {
-            let names = kinds.keys().map(String::as_str).filter(|name| !name.is_empty());
-            let hint = suggest(&exchange.value, names).or(Some("declare it under `exchanges:`".into()));
+            let hint = Some(declare_exchange(&exchange.value, kinds));
             self.tell(
                 source,
                 exchange.at,

@@ -6,7 +6,7 @@ use super::Compiler;
 use crate::{
     route::{
         file::QueueFile,
-        problem::suggest,
+        problem::{did_you_mean, meant},
         yaml::{Key, Node},
     },
     topology::{Arguments, Binding, Exchange, Queue, QueueKind, Topology},
@@ -93,7 +93,7 @@ impl Compiler<'_> {
                 key.at,
                 "bad-value",
                 format!("{what}'s name has 1 to 255 bytes, none a control character"),
-                None,
+                Some("choose another name".into()),
             );
         }
     }
@@ -103,8 +103,7 @@ impl Compiler<'_> {
         for binding in &queue.bind {
             let Some(exchange) = &binding.exchange else { continue };
             let Some(kind) = kinds.get(&exchange.value) else {
-                let hint = suggest(&exchange.value, kinds.keys().map(String::as_str).filter(|name| !name.is_empty()));
-                let hint = hint.or(Some("declare it under `exchanges:`".into()));
+                let hint = Some(declare_exchange(&exchange.value, kinds));
                 self.problem(
                     exchange.at,
                     "unknown-exchange",
@@ -118,7 +117,8 @@ impl Compiler<'_> {
                 self.problem(exchange.at, "missing-key", message, Some("as in `key: \"messages.#\"`".into()));
             }
             if let Some(key) = binding.key.as_ref().filter(|key| key.value.len() > 255) {
-                self.problem(key.at, "bad-value", "a binding's `key` has at most 255 bytes", None);
+                let message = format!("a binding's `key` has at most 255 bytes, and this one {}", key.value.len());
+                self.problem(key.at, "bad-value", message, Some("shorten it".into()));
             }
             bindings.push(Binding {
                 exchange: exchange.value.clone(),
@@ -134,8 +134,8 @@ impl Compiler<'_> {
         if let Some(dead) = &queue.dead_letter {
             match queues.get(dead.value.as_str()) {
                 None => {
-                    let hint = suggest(&dead.value, queues.keys().copied());
-                    let hint = hint.or(Some("declare it under `queues:`".into()));
+                    let hint = did_you_mean(&dead.value, queues.keys().copied());
+                    let hint = Some(hint.map_or("declare it under `queues:`".to_owned(), meant));
                     self.problem(dead.at, "unknown-queue", format!("there is no queue `{}`", dead.value), hint);
                 }
                 Some(target) if target.kind == QueueKind::Rpc => {
@@ -159,7 +159,7 @@ impl Compiler<'_> {
         }
         for (argument, _) in &queue.arguments {
             let told = match (argument.name.as_str(), queue.kind) {
-                ("x-max-priority", QueueKind::Quorum) => Some(("a quorum queue has none", "delete it, or take `type: classic`")),
+                ("x-max-priority", QueueKind::Quorum) => Some(("a quorum queue has no such priorities", "delete it, or take `type: classic`")),
                 ("x-queue-type", _) => Some(("the key `type` says this", "write `type:` instead")),
                 ("x-dead-letter-exchange" | "x-dead-letter-routing-key", _) => {
                     Some(("the key `dead_letter` says this", "write `dead_letter:` instead"))
@@ -220,6 +220,12 @@ impl Compiler<'_> {
             self.problem(at, "dead-letter-cycle", message, Some("let one of them keep what it gets".into()));
         }
     }
+}
+
+/// What to do about an exchange that is not there.
+pub(super) fn declare_exchange(name: &str, kinds: &Kinds) -> String {
+    did_you_mean(name, kinds.keys().map(String::as_str).filter(|known| !known.is_empty()))
+        .map_or("declare it under `exchanges:`, or use one of the broker's own, such as `amq.topic`".to_owned(), meant)
 }
 
 fn arguments(entries: &[(Key, Node)]) -> Arguments {

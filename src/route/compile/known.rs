@@ -90,6 +90,7 @@ impl Known<'_> {
             match next {
                 Some(Json::Bool(false)) => {
                     let hint = properties.and_then(|properties| suggest(name, properties.keys().map(String::as_str)));
+                    let hint = hint.or(Some("add it to the schema's `properties`, or name another field".into()));
                     return Err((format!("`{{body.{shown}}}`: the schema rules out `{name}`"), hint));
                 }
                 Some(next) => here = next,
@@ -98,7 +99,7 @@ impl Known<'_> {
         }
         let (_, here) = schemas.follow(document, here);
         if here == &Json::Bool(false) {
-            return Err((format!("`{{body.{shown}}}`: the schema rules it out"), None));
+            return Err((format!("`{{body.{shown}}}`: the schema rules it out"), Some("name another field".into())));
         }
         match kinds(here) {
             Some(kinds) if kinds.iter().all(|kind| matches!(*kind, "object" | "array" | "null")) => {

@@ -20,7 +20,7 @@ use super::{
     decode::At,
     file::{Payload, TableFile, Unroutable},
     grammar,
-    problem::{Place, Problem, Severity, Source, suggest},
+    problem::{Place, Problem, Severity, Source, did_you_mean, meant, suggest},
     read,
     schema::Schemas,
     source::{Files, Refused, Unreadable},
@@ -207,7 +207,9 @@ impl Compiler<'_> {
             }
             let Some(queue) = &worker.queue else { continue };
             if !topology.queues.contains_key(&queue.value) {
-                let hint = suggest(&queue.value, topology.queues.keys().map(String::as_str));
+                let hint = did_you_mean(&queue.value, topology.queues.keys().map(String::as_str))
+                    .map_or("declare it under `queues:`".to_owned(), meant);
+                let hint = Some(hint);
                 self.problem(queue.at, "unknown-queue", format!("there is no queue `{}`", queue.value), hint);
             }
             // A worker that answers takes its jobs one by one, several at a time.
@@ -235,7 +237,8 @@ impl Compiler<'_> {
             match topic.value.parse::<Filter>() {
                 Ok(filter) => filters.push(filter),
                 Err(why) => {
-                    self.problem(topic.at, "bad-filter", format!("`{}` is no topic filter: {why}", topic.value), None);
+                    let message = format!("`{}` is no topic filter: {why}", topic.value);
+                    self.problem(topic.at, "bad-filter", message, Some("write it as in `messages/#`".into()));
                 }
             }
         }

@@ -20,8 +20,12 @@ pub const ASSETS: &str = "/assets";
 impl Compiler<'_> {
     pub(super) fn routes(&mut self, bus: &Bus<'_>) -> Vec<Route> {
         let file = self.file;
-        self.base_path();
-        let base = file.base_path.as_ref().map_or("", |at| at.value.trim_end_matches('/'));
+        // What is wrong with the prefix is not wrong with each route.
+        let base = if self.base_path() {
+            file.base_path.as_ref().map_or("", |at| at.value.trim_end_matches('/'))
+        } else {
+            "/prefix"
+        };
         let mut routes: Vec<Route> = Vec::new();
         let mut ids: HashMap<&str, (&Source, Place)> = HashMap::new();
         let mut shapes: HashMap<(Method, String), (&Source, Place)> = HashMap::new();
@@ -72,8 +76,9 @@ impl Compiler<'_> {
         self.problems.push(problem);
     }
 
-    fn base_path(&mut self) {
-        let Some(base) = &self.file.base_path else { return };
+    /// Whether the prefix can be one.
+    fn base_path(&mut self) -> bool {
+        let Some(base) = &self.file.base_path else { return true };
         let fits = base.value.starts_with('/')
             && base.value.trim_matches('/').split('/').all(|part| literal(part) || base.value == "/");
         if !fits {
@@ -85,6 +90,7 @@ impl Compiler<'_> {
                 Some("it begins with `/` and has no parameters, as in `/api/v1`".into()),
             );
         }
+        fits
     }
 
     fn id_fits(&mut self, route: &RouteFile, id: &At<String>) {

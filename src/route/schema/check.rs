@@ -1,6 +1,6 @@
 //! What is told of a schema before it is built: its keywords one by one, each at its place.
 
-use jsonschema::PatternOptions;
+use jsonschema::{PatternOptions, ValidationError};
 use serde_json::Value as Json;
 
 use crate::route::{
@@ -95,6 +95,28 @@ pub(super) fn keywords(source: &Source, tree: &Node, json: &Json, problems: &mut
         }
         _ => {}
     });
+}
+
+/// What the meta-schema says against a schema.
+pub(super) fn no_schema(source: &Source, tree: &Node, json: &Json, error: &ValidationError<'_>) -> Problem {
+    const TYPES: [&str; 7] = ["string", "number", "integer", "object", "array", "boolean", "null"];
+    let pointer = error.instance_path().as_str();
+    let place = tree.place_of(pointer);
+    let keyword = pointer.rsplit('/').find(|token| token.parse::<usize>().is_err()).unwrap_or_default();
+    let told = |message: String| Problem::at(source, place, "schema-invalid", message);
+    match json.pointer(pointer) {
+        Some(Json::String(word)) if keyword == "type" => {
+            let mut problem = told(format!("`{word}` is no type of JSON Schema"));
+            problem.hint = suggest(word, TYPES.iter().copied());
+            problem
+        }
+        _ if keyword.is_empty() => told("a schema is a mapping, or true or false".into()).hint("write `{}` to allow anything"),
+        _ => {
+            let masked = error.masked().to_string();
+            let why = masked.strip_prefix("value ").unwrap_or(&masked);
+            told(format!("`{keyword}` is not as JSON Schema has it: it {why}")).hint(format!("correct `{keyword}`, or delete it"))
+        }
+    }
 }
 
 fn pattern(source: &Source, regex: &str, at: Place, problems: &mut Vec<Problem>) {

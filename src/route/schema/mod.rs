@@ -76,7 +76,8 @@ impl Schemas {
                 Err(refused) => {
                     let source = Source { name: refused.name.into(), text: "".into() };
                     let message = format!("the schema can't be read: {}", refused.why);
-                    Err(Box::new(Problem::at(&source, Place::default(), "schema-unreadable", message)))
+                    let problem = Problem::at(&source, Place::default(), "schema-unreadable", message);
+                    Err(Box::new(problem.hint("a schema is a file of JSON in UTF-8, in `schemas/` and of at most 1 MiB")))
                 }
             };
             match tree {
@@ -228,9 +229,7 @@ impl Schemas {
         match jsonschema::meta::validator_for(&json) {
             Ok(meta) => {
                 for error in meta.iter_errors(&json).take(10) {
-                    let place = tree.place_of(error.instance_path().as_str());
-                    let message = format!("this is no valid JSON Schema: {}", error.masked());
-                    problems.push(Problem::at(source, place, "schema-invalid", message));
+                    problems.push(check::no_schema(source, tree, &json, &error));
                 }
             }
             Err(_) => problems.push(
@@ -262,7 +261,8 @@ impl Schemas {
             Err(error) => {
                 let place = tree.place_of(error.instance_path().as_str());
                 let message = format!("this schema can't be used: {}", check::first_sentence(&error.to_string()));
-                problems.push(Problem::at(source, place, "schema-invalid", message));
+                let hint = "say it in another way, or delete it";
+                problems.push(Problem::at(source, place, "schema-invalid", message).hint(hint));
                 None
             }
         }
@@ -306,7 +306,8 @@ impl Schemas {
                 let message = format!("`{target}` names nothing");
                 let mut problem = Problem::at(source, at, "schema-missing", message);
                 let names = check::definitions(home);
-                problem.hint = suggest(target, names.iter().map(String::as_str));
+                problem.hint = suggest(target, names.iter().map(String::as_str))
+                    .or(Some("define it under `$defs`, as in `#/$defs/name`".into()));
                 problems.push(problem);
             }
         }
@@ -335,7 +336,7 @@ impl Schemas {
             Some(name) if self.files.contains_key(name) || self.unreadable.contains(name) => Ok(name.to_owned()),
             Some(name) => {
                 let known = self.files.keys().chain(&self.unreadable).map(String::as_str);
-                Err(("schema-missing", format!("there is no `schemas/{name}`"), suggest(name, known)))
+                Err(("schema-missing", format!("there is no `schemas/{name}`"), suggest(name, known).or(Some("write it, or define it under `$defs`".into()))))
             }
             None => Err((
                 "schema-missing",
