@@ -156,7 +156,7 @@ mod tests {
     fn places() {
         let node = read("\u{feff}{\n\t\"ü\": [1, {\"a\\\"b\": \"\\ud83d\\ude00\"}],\n  \"n\": -1.5e3 }").unwrap();
         assert_eq!(node.to_json(), serde_json::json!({"ü": [1, {"a\"b": "😀"}], "n": -1500.0}));
-        assert_eq!(node.place_of("/ü/1/a\"b"), Place { line: 2, column: 19 });
+        assert_eq!(node.place_of("/ü/1/a\"b"), Place { line: 2, column: 20 });
         assert_eq!(node.place_of("/n"), Place { line: 3, column: 8 });
         for (text, line, column) in [("{\n \"ü\": }", 2, 7), ("{}}", 1, 3), ("[1e999]", 1, 2), (r#"["\ud800"]"#, 1, 2)] {
             let problem = read(text).unwrap_err();

@@ -67,7 +67,15 @@ impl Broker {
             }
             if !matches!(exchange.kind.as_str(), "topic" | "direct" | "fanout" | "headers") {
                 let kind = &exchange.kind;
-                return Err(BusError::Topology(format!("exchange `{name}`: the embedded bus has no type `{kind}`")));
+                return Err(BusError::Topology(format!(
+                    "exchange `{name}`: the embedded bus has no type `{kind}`, only topic, direct, fanout and headers: \
+                     choose one of these, or use RabbitMQ"
+                )));
+            }
+            if let Some(argument) = exchange.arguments.keys().next() {
+                return Err(BusError::Topology(format!(
+                    "exchange `{name}`: the embedded bus has no argument `{argument}`: delete it, or use RabbitMQ"
+                )));
             }
             if let Some(there) = there.filter(|there| *there != exchange.kind) {
                 return Err(BusError::Topology(format!(
@@ -77,6 +85,11 @@ impl Broker {
             }
         }
         for (name, queue) in &topology.queues {
+            if let Some(argument) = queue.arguments.keys().next().filter(|_| queue.declare == Declare::Active) {
+                return Err(BusError::Topology(format!(
+                    "queue `{name}`: the embedded bus has no argument `{argument}`: delete it, or use RabbitMQ"
+                )));
+            }
             match self.kinds.get(name) {
                 Some(there) if *there != queue.kind => {
                     return Err(BusError::Topology(format!(

@@ -80,6 +80,11 @@ impl Start {
         std::fs::write(self.folder.path().join(name), text).unwrap();
     }
 
+    /// The folder that it runs in.
+    pub fn path(&self) -> std::path::PathBuf {
+        self.folder.path().to_owned()
+    }
+
     pub fn copy_table(&self) {
         copy_table(self.folder.path());
     }
