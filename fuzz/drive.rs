@@ -2,14 +2,7 @@
 //! test, over the corpus.
 
 use fpesa::route::{
-    compile::compile,
-    file::Method,
-    grammar,
-    invalid::body_errors,
-    source::Memory,
-    structure,
-    table::Match,
-    yaml,
+    compile::compile, file::Method, grammar, invalid::body_errors, source::Memory, structure, table::Match, yaml,
 };
 
 /// Parts are separated by this line: the table, `schemas/message.json`, `schemas/other.json`, an included file.

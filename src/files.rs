@@ -118,8 +118,8 @@ fn read(path: &Path, name: &str) -> Result<Source, Refused> {
         return Err(refused(Unreadable::TooLarge));
     }
     let text = String::from_utf8(bytes).map_err(|error| {
-        let before = &error.as_bytes()[..error.utf8_error().valid_up_to()];
-        let line = before.iter().filter(|byte| **byte == b'\n').count() + 1;
+        let before = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n');
+        let line = before.count();
         refused(Unreadable::Failed(format!("it is not UTF-8 (line {line})")))
     })?;
     Ok(Source { name: name.into(), text: text.into() })

@@ -16,7 +16,9 @@ use crate::{
 pub fn check(file: &Path, format: Format, deny_warnings: bool) -> anyhow::Result<bool> {
     let Compiled { mut problems, .. } = compile(&Disk::new(file));
     if deny_warnings {
-        problems.iter_mut().for_each(|problem| problem.severity = Severity::Error);
+        for problem in &mut problems {
+            problem.severity = Severity::Error;
+        }
     }
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
     let warnings = problems.len() - errors;

@@ -137,7 +137,12 @@ impl<'a> Decoder<'a> {
     pub fn text(&mut self, node: &Node, what: &str) -> Option<At<String>> {
         match &node.value {
             Value::Text(text) if text.is_empty() => {
-                self.problem_hint(node.at, "bad-value", format!("{what} may not be empty"), Some("write one, or delete it"));
+                self.problem_hint(
+                    node.at,
+                    "bad-value",
+                    format!("{what} may not be empty"),
+                    Some("write one, or delete it"),
+                );
                 None
             }
             _ => self.any_text(node, what),
@@ -164,8 +169,7 @@ impl<'a> Decoder<'a> {
 
     /// A whole number within bounds, both included.
     pub fn integer(&mut self, node: &Node, what: &str, least: u64, most: u64) -> Option<u64> {
-        let range =
-            if most == MOST { format!("from {least} on") } else { format!("from {least} to {most}") };
+        let range = if most == MOST { format!("from {least} on") } else { format!("from {least} to {most}") };
         let hint = Some(format!("write an integer {range}"));
         let Value::Number(number) = &node.value else {
             let message = format!("{what} must be an integer, not {}", node.kind());

@@ -337,7 +337,12 @@ static PUBLISH: Object = Object {
         field("type", Shape::Text, Need::Optional, "The event's type; else the route's id."),
         field("expires", Shape::Duration, Need::Optional, "Time to live of each message."),
         field("priority", Shape::Integer(0, 9), Need::Optional, "Priority of each message."),
-        field("confirm_timeout", Shape::Duration, Need::Default("\"5s\""), "How long to wait for the broker's confirm."),
+        field(
+            "confirm_timeout",
+            Shape::Duration,
+            Need::Default("\"5s\""),
+            "How long to wait for the broker's confirm.",
+        ),
         field(
             "unroutable",
             Shape::Word(&UNROUTABLES),
@@ -468,12 +473,7 @@ static EXCHANGE: Object = Object {
             Need::Optional,
             "`topic`, `direct`, `fanout`, `headers`, or a plugin's type. A passive one need not name it.",
         ),
-        field(
-            "arguments",
-            Shape::Names("argument", &Shape::Scalar),
-            Need::Optional,
-            "Arguments of its declaration.",
-        ),
+        field("arguments", Shape::Names("argument", &Shape::Scalar), Need::Optional, "Arguments of its declaration."),
         field(
             "declare",
             Shape::Word(&DECLARES),

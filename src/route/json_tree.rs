@@ -43,7 +43,7 @@ struct Reader<'t> {
     place: Place,
 }
 
-impl<'t> Reader<'t> {
+impl Reader<'_> {
     fn value(&mut self) -> Result<Node, Unusable> {
         self.blanks();
         let at = self.place;
@@ -158,7 +158,8 @@ mod tests {
         assert_eq!(node.to_json(), serde_json::json!({"ü": [1, {"a\"b": "😀"}], "n": -1500.0}));
         assert_eq!(node.place_of("/ü/1/a\"b"), Place { line: 2, column: 20 });
         assert_eq!(node.place_of("/n"), Place { line: 3, column: 8 });
-        for (text, line, column) in [("{\n \"ü\": }", 2, 7), ("{}}", 1, 3), ("[1e999]", 1, 2), (r#"["\ud800"]"#, 1, 2)] {
+        for (text, line, column) in [("{\n \"ü\": }", 2, 7), ("{}}", 1, 3), ("[1e999]", 1, 2), (r#"["\ud800"]"#, 1, 2)]
+        {
             let problem = read(text).unwrap_err();
             assert_eq!((problem.line, problem.column), (line, column), "{text} {}", problem.message);
         }

@@ -110,9 +110,9 @@ impl Problem {
         );
         let number = self.line.to_string();
         let gutter = " ".repeat(number.len());
-        let line = self.source.line(self.line);
-        let width = word_width(line, self.column);
-        let (shown, column) = window(line, self.column);
+        let (line, from) = window(self.source.line(self.line), self.column);
+        let width = word_width(line, self.column as usize - from);
+        let (shown, column) = shown(line, self.column as usize - from, from > 0);
         if !shown.trim().is_empty() {
             let carets = "^".repeat(width.clamp(1, 60));
             let _ = write!(out, "\n {gutter} |\n {number} | {shown}");
@@ -135,18 +135,31 @@ impl Source {
     }
 }
 
-/// At most 160 characters of a line around `column`, tabs as one blank, with the column in what is shown (from 0).
-fn window(line: &str, column: u32) -> (String, usize) {
-    const MOST: usize = 160;
-    let column = column.saturating_sub(1) as usize;
+/// Most characters of a line that are shown.
+const MOST: usize = 160;
+
+/// What stands around `column` in a line that may be long, and how many characters were left out before it.
+fn window(line: &str, column: u32) -> (&str, usize) {
     let line = line.trim_end();
-    let from = if line.chars().nth(MOST).is_none() { 0 } else { column.saturating_sub(MOST / 2) };
+    if line.len() <= MOST || line.chars().nth(MOST).is_none() {
+        return (line, 0);
+    }
+    let from = (column.saturating_sub(1) as usize).saturating_sub(MOST / 2);
+    let ascii = line.is_ascii();
+    let byte = |index: usize| {
+        if ascii { index.min(line.len()) } else { line.char_indices().nth(index).map_or(line.len(), |(byte, _)| byte) }
+    };
+    (&line[byte(from)..byte(from + 2 * MOST)], from)
+}
+
+/// The line as people see it, tabs as one blank, and the column in it (from 0); `cut` where something was left out before.
+fn shown(line: &str, column: usize, cut: bool) -> (String, usize) {
     let clean = |c: char| if c.is_control() { ' ' } else { c };
-    let mut shown: String = line.chars().skip(from).take(MOST).map(clean).collect();
-    if line.chars().nth(from + MOST).is_some() {
+    let mut shown: String = line.chars().take(MOST).map(clean).collect();
+    if line.chars().nth(MOST).is_some() {
         shown.push('…');
     }
-    if from == 0 { (shown, column) } else { (format!("…{shown}"), column - from + 1) }
+    if cut { (format!("…{shown}"), column) } else { (shown, column.saturating_sub(1)) }
 }
 
 /// Blanks as wide as the first `count` characters of `text` are on a terminal.
@@ -156,8 +169,8 @@ fn blank(text: &str, count: usize) -> String {
 }
 
 /// How many characters the word at `column` has: a quoted text whole, a plain one up to what ends it in YAML.
-fn word_width(line: &str, column: u32) -> usize {
-    let column = column.saturating_sub(1) as usize;
+fn word_width(line: &str, column: usize) -> usize {
+    let column = column.saturating_sub(1);
     let before = line.chars().take(column);
     let rest: Vec<char> = line.chars().skip(column).collect();
     match rest.first() {
@@ -193,8 +206,7 @@ pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) ->
         return None;
     }
     let lower = word.to_lowercase();
-    let known: Vec<&str> =
-        known.into_iter().take(MOST).filter(|candidate| candidate.len() <= LONGEST).collect();
+    let known: Vec<&str> = known.into_iter().take(MOST).filter(|candidate| candidate.len() <= LONGEST).collect();
     let close = known
         .iter()
         .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), *candidate))

@@ -25,9 +25,9 @@ pub fn table(source: &Source, root: &Node) -> TableFile {
         defaults: defaults(get(root, "defaults")),
         include: one_or_more(get(root, "include")),
         routes: routes(source, root),
-        queues: names(get(root, "queues"), queue),
-        exchanges: names(get(root, "exchanges"), exchange),
-        workers: names(get(root, "workers"), worker),
+        queues: names(get(root, "queues"), |key, node| Some(queue(key, node))),
+        exchanges: names(get(root, "exchanges"), |_, node| Some(exchange(node))),
+        workers: names(get(root, "workers"), |key, node| Some(worker(key, node))),
         feed: texts(get(root, "feed").and_then(|feed| get(feed, "topics"))),
     }
 }
@@ -123,10 +123,10 @@ fn call(node: &Node) -> CallFile {
     }
 }
 
-fn queue(key: &Key, node: &Node) -> Option<QueueFile> {
+/// One that can't be read is there all the same, for those that name it.
+fn queue(key: &Key, node: &Node) -> QueueFile {
     let limit = integer(get(node, "delivery_limit"));
-    // One that can't be read is there all the same, for those that name it.
-    Some(QueueFile {
+    QueueFile {
         at: key.at,
         kind: word(get(node, "type"), &QUEUE_KIND).map_or(QueueKind::Quorum, |at| at.value),
         bind: list(get(node, "bind")).iter().filter(|node| is_map(node)).map(binding).collect(),
@@ -139,36 +139,32 @@ fn queue(key: &Key, node: &Node) -> Option<QueueFile> {
             .into_iter()
             .filter_map(|name| Some((name, entry(node, name)?.0.at)))
             .collect(),
-    })
-}
-
-fn binding(node: &Node) -> BindingFile {
-    BindingFile {
-        exchange: text(get(node, "exchange")),
-        key: any_text(get(node, "key")),
-        arguments: arguments(node),
     }
 }
 
-fn exchange(_: &Key, node: &Node) -> Option<ExchangeFile> {
-    Some(ExchangeFile {
+fn binding(node: &Node) -> BindingFile {
+    BindingFile { exchange: text(get(node, "exchange")), key: any_text(get(node, "key")), arguments: arguments(node) }
+}
+
+fn exchange(node: &Node) -> ExchangeFile {
+    ExchangeFile {
         kind: text(get(node, "type")),
         typed: get(node, "type").is_some() || !is_map(node),
         arguments: arguments(node),
         declare: declare(node),
-    })
+    }
 }
 
-fn worker(key: &Key, node: &Node) -> Option<WorkerFile> {
+fn worker(key: &Key, node: &Node) -> WorkerFile {
     let number = |name| integer(get(node, name)).map(|at| at.value);
-    Some(WorkerFile {
+    WorkerFile {
         at: key.at,
         queue: text(get(node, "queue")),
         kind: text(get(node, "kind")),
         batch: number("batch"),
         prefetch: number("prefetch"),
         concurrency: number("concurrency"),
-    })
+    }
 }
 
 fn arguments(node: &Node) -> Vec<(Key, Node)> {
@@ -258,4 +254,3 @@ fn duration(node: Option<&Node>) -> Option<Duration> {
 fn size(node: Option<&Node>) -> Option<u64> {
     units::size(&any_text(node)?.value).ok()
 }
-

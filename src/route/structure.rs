@@ -12,7 +12,8 @@ use super::{
 pub fn check(source: &Source, root: &Node, object: &Object, what: &str, problems: &mut Vec<Problem>) {
     let mut d = Decoder::new(source, problems);
     if root.value == Value::Null {
-        let hint = if object.name == TABLE.name { "begin with `version: 1` and `routes:`" } else { "begin with `routes:`" };
+        let hint =
+            if object.name == TABLE.name { "begin with `version: 1` and `routes:`" } else { "begin with `routes:`" };
         return d.problem_hint(Place::default(), "wrong-type", format!("{what} is empty"), Some(hint));
     }
     self::object(&mut d, root, object, what, root.at);
@@ -89,7 +90,7 @@ fn value(d: &mut Decoder<'_>, node: &Node, shape: Shape, what: &str) {
         Shape::Status(allowed) => status(d, node, what, allowed),
         Shape::Word(words) => {
             let words: Vec<(&str, ())> = words.iter().map(|word| (*word, ())).collect();
-            drop(d.word(node, what, &words));
+            d.word(node, what, &words);
         }
         Shape::Duration => drop(d.duration(node, what)),
         Shape::Size => drop(d.size(node, what)),

@@ -235,10 +235,16 @@ fn reference(text: &str) -> Result<Reference, (String, String)> {
         None => (None, raw),
     };
     if let Some(at) = name.find('|') {
-        return Err((format!("`{}` is nothing that can be done to a value", &name[at..]), "`|raw` is all there is".into()));
+        return Err((
+            format!("`{}` is nothing that can be done to a value", &name[at..]),
+            "`|raw` is all there is".into(),
+        ));
     }
     if let Some((before, after)) = name.split_once(':') {
-        return Err((format!("`:{after}` is no default"), format!("a default begins with `:-`, as in `{{{before}:-{after}}}`")));
+        return Err((
+            format!("`:{after}` is no default"),
+            format!("a default begins with `:-`, as in `{{{before}:-{after}}}`"),
+        ));
     }
     let from = match name.split_once('.') {
         None if name == "id" => From::Id,
@@ -302,7 +308,9 @@ mod tests {
         }
         let long = format!(r#"{{"topic":"{}"}}"#, "a".repeat(250));
         assert_eq!(fill("messages.{body.topic}", &long).unwrap_err().keyword, "maxLength");
-        for bad in ["{", "}", "{}", "{nope}", "{body.}", "{path}", "{body.a..b}", "{body.a:x}", "{body.a|up}", "{id|raw|raw}"] {
+        for bad in
+            ["{", "}", "{}", "{nope}", "{body.}", "{path}", "{body.a..b}", "{body.a:x}", "{body.a|up}", "{id|raw|raw}"]
+        {
             assert!(Template::parse(bad).is_err(), "{bad}");
         }
     }

@@ -132,9 +132,21 @@ fn unreadable(error: &str) -> (String, &'static str) {
     /// Words of the library's message, ours where its own say too little, and what to do.
     const KNOWN: [(&str, Option<&str>, &str); 11] = [
         ("alias", Some("the aliases (`*name`) stand for more than a table can hold"), "write out what they stand for"),
-        ("Documents {", Some("a table is one document, and here a second one begins"), "delete the `---`, or `include` it as a file"),
-        ("Depth {", Some("this is nested more than 64 levels deep"), "no table needs that: look for a bracket too many"),
-        ("budget breached", Some("this is more than a table can hold"), "split it: `include` takes routes from other files"),
+        (
+            "Documents {",
+            Some("a table is one document, and here a second one begins"),
+            "delete the `---`, or `include` it as a file",
+        ),
+        (
+            "Depth {",
+            Some("this is nested more than 64 levels deep"),
+            "no table needs that: look for a bracket too many",
+        ),
+        (
+            "budget breached",
+            Some("this is more than a table can hold"),
+            "split it: `include` takes routes from other files",
+        ),
         ("tab", None, "indent with blanks"),
         ("mapping values are not allowed", None, "put text that holds `: ` into quotes, or check the indentation"),
         ("did not find expected ','", None, "close the `{` or `[` before this place, or put a comma"),

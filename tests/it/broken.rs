@@ -65,12 +65,7 @@ fn each_is_told_to_programs_alike() {
             let part = |field: &str| problem[field].as_str().unwrap_or_default().to_owned();
             let (file, line, column) = (part("file"), problem["line"].as_u64(), problem["column"].as_u64());
             let (line, column) = (line.unwrap(), column.unwrap());
-            let told = format!(
-                "{file}:{line}:{column}: {}[{}]: {}",
-                part("severity"),
-                part("code"),
-                part("message")
-            );
+            let told = format!("{file}:{line}:{column}: {}[{}]: {}", part("severity"), part("code"), part("message"));
             assert!(text.lines().any(|line| line == told), "{name}: {told}\n{text}");
             // A sentence that says what to do, and never the inside of a library.
             assert!(!part("hint").is_empty(), "{name}: {told} has no hint");

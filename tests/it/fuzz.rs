@@ -24,17 +24,17 @@ fn the_corpus_is_replayed() {
 /// What would take time by the square of its size, if something in the way did.
 #[test]
 fn large_ones_end() {
-    let many = |line: &str, head: &str| format!("version: 1\n{head}\n{}", line.repeat(900_000 / line.len()));
-    let words = (0..120_000).map(|n| format!("w{n}: 1, ")).collect::<String>();
-    let queues = (0..15_000).map(|n| format!("  q{n}: {{ dead_letter: q{} }}\n", n + 1)).collect::<String>();
-    let routes = (0..4_000)
+    let many = |line: &str, head: &str| format!("version: 1\n{head}\n{}", line.repeat(300_000 / line.len()));
+    let words = (0..30_000).map(|n| format!("w{n}: 1, ")).collect::<String>();
+    let queues = (0..5_000).map(|n| format!("  q{n}: {{ dead_letter: q{} }}\n", n + 1)).collect::<String>();
+    let routes = (0..1_500)
         .map(|n| {
             format!(
                 "  - {{ id: r{n}, method: POST, path: '/{n}', body: {{}}, publish: {{ exchange: amq.topic, key: '{{id|raw}}.a.{n}' }} }}\n"
             )
         })
         .collect::<String>();
-    let bound = (0..4_000)
+    let bound = (0..1_500)
         .map(|n| format!("  q{n}: {{ bind: [{{ exchange: amq.topic, key: '#.a.#.{n}' }}] }}\n"))
         .collect::<String>();
     for text in [

@@ -110,8 +110,16 @@ async fn start() -> App {
     let folder = start.path();
     std::fs::create_dir_all(folder.join("more")).unwrap();
     start.write("more/list.yaml", INCLUDED);
-    start.write("more/extra.yaml", "routes:\n  - { id: extra, method: DELETE, path: /extra, call: { queue: history } }\n");
-    start.write("schemas/order.json", r##"{ "type": "object", "properties": { "size": { "$ref": "parts/size.json#/$defs/size" } } }"##);
+    start.write(
+        "more/extra.yaml",
+        "routes:\n  - { id: extra, method: DELETE, path: /extra, call: { queue: history } }\n",
+    );
+    start.write(
+        "schemas/order.json",
+        r##"{ "type": "object", "properties": { "size": { "$ref": "parts/size.json#/$defs/size" } } }"##,
+    );
+    // `*.yaml` names the table too, which does not include itself.
+    start.write("beside.yaml", "routes: []\n");
     std::fs::create_dir_all(folder.join("schemas/parts")).unwrap();
     start.write("schemas/parts/size.json", r#"{ "$defs": { "size": { "enum": ["s", "m", "l"] } } }"#);
     start.start().await
@@ -205,7 +213,11 @@ async fn calls_with_parameters_of_every_type() {
     ] {
         let (status, refused) = problem(app.get(path).await).await;
         let error = &refused["errors"][0];
-        assert_eq!((status, &error["in"], &error["name"], &error["keyword"]), (422, &json!(part), &json!(name), &json!(keyword)), "{path}: {refused}");
+        assert_eq!(
+            (status, &error["in"], &error["name"], &error["keyword"]),
+            (422, &json!(part), &json!(name), &json!(keyword)),
+            "{path}: {refused}"
+        );
     }
     // The reply is not what `reply.schema` says.
     let (status, refused) = problem(app.get("/shop/typed/2026-11-25/1?tag=a&tag=b&deep=true&rate=0.5").await).await;
@@ -292,7 +304,13 @@ async fn theirs(rabbit: &Rabbit) -> (Connection, Channel) {
     for (queue, key) in [("theirs.kept", "a.#"), ("theirs.calls", "ask.#")] {
         let options = QueueDeclareOptions { durable: true, ..QueueDeclareOptions::default() };
         channel.queue_declare(queue.into(), options, FieldTable::default()).await.unwrap();
-        let bound = channel.queue_bind(queue.into(), "theirs".into(), key.into(), QueueBindOptions::default(), FieldTable::default());
+        let bound = channel.queue_bind(
+            queue.into(),
+            "theirs".into(),
+            key.into(),
+            QueueBindOptions::default(),
+            FieldTable::default(),
+        );
         bound.await.unwrap();
     }
     (connection, channel)
@@ -387,7 +405,10 @@ async fn on_rabbitmq_attached_to_what_others_made() {
     assert_eq!((&answer["key"], &answer["asked"]["body"]), (&json!("ask.me"), &Value::Null));
 
     // What is not there is told, and served again once it is.
-    app.edit("routes.yaml", &ATTACHED.replace("theirs: { declare: passive }", "theirs: { declare: passive }\n  gone: { declare: passive }"));
+    app.edit(
+        "routes.yaml",
+        &ATTACHED.replace("theirs: { declare: passive }", "theirs: { declare: passive }\n  gone: { declare: passive }"),
+    );
     eventually("the missing exchange to be told", || async {
         let told = app.json("/readyz").await["reload"]["problems"].to_string();
         told.contains("exchange `gone` is not on the broker").then_some(())

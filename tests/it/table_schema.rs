@@ -18,7 +18,11 @@ fn the_committed_file_is_what_the_code_prints() {
     if std::env::var_os("FPESA_BLESS").is_some() {
         std::fs::write(&path, &printed).unwrap();
     }
-    assert_eq!(std::fs::read_to_string(path).unwrap_or_default(), printed, "run `fpesa schema > schemas/routes.schema.json`");
+    assert_eq!(
+        std::fs::read_to_string(path).unwrap_or_default(),
+        printed,
+        "run `fpesa schema > schemas/routes.schema.json`"
+    );
 }
 
 #[test]
@@ -56,7 +60,14 @@ fn agree(schema: &Validator, table: &Value) -> Result<(), TestCaseError> {
     let told = parsed(table);
     let against: Vec<String> =
         schema.iter_errors(table).map(|error| format!("{} at {}", error, error.instance_path().as_str())).collect();
-    prop_assert_eq!(told.is_empty(), against.is_empty(), "{:#}\nthe parser: {:?}\nthe schema: {:?}", table, told, against);
+    prop_assert_eq!(
+        told.is_empty(),
+        against.is_empty(),
+        "{:#}\nthe parser: {:?}\nthe schema: {:?}",
+        table,
+        told,
+        against
+    );
     Ok(())
 }
 
@@ -195,7 +206,10 @@ fn tables() -> BoxedStrategy<Value> {
         ("defaults", maybe(defaults)),
         ("routes", yes(prop::collection::vec(route, 0..2).prop_map(Value::from))),
         ("queues", yes(queue.prop_map(|queue| json!({ "q": queue })))),
-        ("exchanges", maybe(Just(json!({ "shop": { "type": "x-plugin" }, "theirs": { "type": "topic", "declare": "passive" } })))),
+        (
+            "exchanges",
+            maybe(Just(json!({ "shop": { "type": "x-plugin" }, "theirs": { "type": "topic", "declare": "passive" } }))),
+        ),
         ("workers", maybe(worker.prop_map(|worker| json!({ "w": worker })))),
         ("feed", maybe(Just(json!({ "topics": ["a/#"] })))),
     ])
@@ -213,8 +227,30 @@ fn intruders() -> BoxedStrategy<Value> {
         Just(json!(["word"])),
         Just(json!({ "word": 1 })),
         prop::sample::select(vec![-1.0, 0.0, 0.5, 1.0, 5.0, 9.0, 10.0, 204.0, 1e30]).prop_map(Value::from),
-        prop::sample::select(vec![0_i64, 1, 2, 9, 10, 200, 202, 256, 257, 404, 10_000, 10_001, 65_536, -1]).prop_map(Value::from),
-        one(&["0s", "5", "5s", "25h", "1441m", "86401s", "86400001ms", "-1s", "1.5s", "1KB", "0B", "2GiB", "1025MiB", "1073741825B", "reject", "GET", "get", "event", "quorum", "fast"]),
+        prop::sample::select(vec![0_i64, 1, 2, 9, 10, 200, 202, 256, 257, 404, 10_000, 10_001, 65_536, -1])
+            .prop_map(Value::from),
+        one(&[
+            "0s",
+            "5",
+            "5s",
+            "25h",
+            "1441m",
+            "86401s",
+            "86400001ms",
+            "-1s",
+            "1.5s",
+            "1KB",
+            "0B",
+            "2GiB",
+            "1025MiB",
+            "1073741825B",
+            "reject",
+            "GET",
+            "get",
+            "event",
+            "quorum",
+            "fast"
+        ]),
     ]
     .boxed()
 }

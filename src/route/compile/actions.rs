@@ -1,6 +1,10 @@
 //! What a route does: its publish or call, and their templates.
 
-use super::{Bus, CONFIRM_TIMEOUT, Compiler, TIMEOUT, bus::{Kinds, declare_exchange}, known::Known};
+use super::{
+    Bus, CONFIRM_TIMEOUT, Compiler, TIMEOUT,
+    bus::{Kinds, declare_exchange},
+    known::Known,
+};
 use crate::{
     route::{
         decode::At,
@@ -58,12 +62,7 @@ impl Compiler<'_> {
         }))
     }
 
-    pub(super) fn call(
-        &mut self,
-        written: &CallFile,
-        known: &Known<'_>,
-        bus: &Bus<'_>,
-    ) -> Option<Action> {
+    pub(super) fn call(&mut self, written: &CallFile, known: &Known<'_>, bus: &Bus<'_>) -> Option<Action> {
         let source = &known.written.source;
         if let Some(queue) = &written.queue
             && !bus.topology.queues.contains_key(&queue.value)
@@ -136,7 +135,13 @@ impl Compiler<'_> {
             Ok(template) => template,
             Err(why) => {
                 let (why, hint) = why;
-                self.tell(source, text.at, "template-syntax", format!("this template can't be read: {why}"), Some(hint));
+                self.tell(
+                    source,
+                    text.at,
+                    "template-syntax",
+                    format!("this template can't be read: {why}"),
+                    Some(hint),
+                );
                 return None;
             }
         };
@@ -164,7 +169,13 @@ impl Compiler<'_> {
             return None;
         }
         if literals.clone().any(|text| text.chars().any(char::is_control)) {
-            self.tell(source, text.at, "bad-value", "a key holds no control characters".into(), Some("delete them".into()));
+            self.tell(
+                source,
+                text.at,
+                "bad-value",
+                "a key holds no control characters".into(),
+                Some("delete them".into()),
+            );
         }
         for reference in template.references().filter(|reference| reference.default.as_deref() == Some("")) {
             let message = format!("the default of `{{{}}}` is empty, and a key has no empty word", reference.from);

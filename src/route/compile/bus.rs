@@ -155,17 +155,26 @@ impl Compiler<'_> {
         }
         if let (Some(limit), QueueKind::Classic) = (&queue.delivery_limit, queue.kind) {
             let message = format!("queue `{name}` is classic, and counts no deliveries");
-            self.problem(limit.at, "bad-argument", message, Some("delete `delivery_limit`, or take `type: quorum`".into()));
+            self.problem(
+                limit.at,
+                "bad-argument",
+                message,
+                Some("delete `delivery_limit`, or take `type: quorum`".into()),
+            );
         }
         for (argument, _) in &queue.arguments {
             let told = match (argument.name.as_str(), queue.kind) {
-                ("x-max-priority", QueueKind::Quorum) => Some(("a quorum queue has no such priorities", "delete it, or take `type: classic`")),
+                ("x-max-priority", QueueKind::Quorum) => {
+                    Some(("a quorum queue has no such priorities", "delete it, or take `type: classic`"))
+                }
                 ("x-queue-type", _) => Some(("the key `type` says this", "write `type:` instead")),
                 ("x-dead-letter-exchange" | "x-dead-letter-routing-key", _) => {
                     Some(("the key `dead_letter` says this", "write `dead_letter:` instead"))
                 }
                 ("x-max-length", _) => Some(("the key `max_length` says this", "write `max_length:` instead")),
-                ("x-delivery-limit", _) => Some(("the key `delivery_limit` says this", "write `delivery_limit:` instead")),
+                ("x-delivery-limit", _) => {
+                    Some(("the key `delivery_limit` says this", "write `delivery_limit:` instead"))
+                }
                 ("x-overflow", _) => Some(("a queue here always rejects when it is full", "delete it")),
                 ("auto-delete" | "auto_delete" | "x-auto-delete", QueueKind::Quorum) => {
                     Some(("a quorum queue can't delete itself", "delete it; `x-expires` ends a queue that nobody uses"))
@@ -183,7 +192,8 @@ impl Compiler<'_> {
         }
         if queue.kind == QueueKind::Rpc {
             for (what, at) in &queue.fixed {
-                let message = format!("queue `{name}` is rpc, which its worker declares in one fixed way: it has no `{what}`");
+                let message =
+                    format!("queue `{name}` is rpc, which its worker declares in one fixed way: it has no `{what}`");
                 self.problem(*at, "bad-argument", message, Some(format!("delete `{what}`, or take another `type`")));
             }
         }

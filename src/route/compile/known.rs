@@ -13,7 +13,14 @@ use crate::route::{
 
 /// Keywords that may allow anything: what can't be ruled out is let through.
 const OPEN: [&str; 9] = [
-    "$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties", "unevaluatedProperties",
+    "$ref",
+    "$dynamicRef",
+    "allOf",
+    "anyOf",
+    "oneOf",
+    "if",
+    "patternProperties",
+    "unevaluatedProperties",
     "dependentSchemas",
 ];
 
@@ -82,11 +89,13 @@ impl Known<'_> {
             if let Some(kinds) = kinds(here)
                 && !kinds.contains(&"object")
             {
-                let message = format!("`{{body.{shown}}}`: `{name}` is looked for in what is of type {}", kinds.join(" or "));
+                let message =
+                    format!("`{{body.{shown}}}`: `{name}` is looked for in what is of type {}", kinds.join(" or "));
                 return Err((message, Some("name a field that the schema has".into())));
             }
             let properties = here.get("properties").and_then(Json::as_object);
-            let next = properties.and_then(|properties| properties.get(name)).or_else(|| here.get("additionalProperties"));
+            let next =
+                properties.and_then(|properties| properties.get(name)).or_else(|| here.get("additionalProperties"));
             match next {
                 Some(Json::Bool(false)) => {
                     let hint = properties.and_then(|properties| suggest(name, properties.keys().map(String::as_str)));

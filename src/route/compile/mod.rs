@@ -16,6 +16,7 @@ use std::{
 
 use fpesa_workers::{KINDS, topic::Filter};
 
+use self::{bus::Kinds, reach::Reach};
 use super::{
     decode::At,
     file::{Payload, TableFile, Unroutable},
@@ -28,7 +29,6 @@ use super::{
     table::{Action, Route, Table, WorkerSpec},
     yaml,
 };
-use self::{bus::Kinds, reach::Reach};
 use crate::topology::{Declare, Topology};
 
 /// What came of compiling.

@@ -16,8 +16,22 @@ use crate::route::{
 /// Headers that never go to the bus: what is the client's secret, or of one connection alone (RFC 9110 section 7.6.1),
 /// and what the gateway itself answers to.
 const KEPT: [&str; 17] = [
-    "authorization", "cookie", "proxy-authorization", "connection", "keep-alive", "proxy-connection", "te", "trailer",
-    "transfer-encoding", "upgrade", "host", "expect", "accept", "content-type", "content-length", "content-encoding",
+    "authorization",
+    "cookie",
+    "proxy-authorization",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+    "expect",
+    "accept",
+    "content-type",
+    "content-length",
+    "content-encoding",
     "idempotency-key",
 ];
 
@@ -77,12 +91,19 @@ impl Compiler<'_> {
 
     /// Whether some text can become what the schema asks for.
     fn text_fits(&mut self, source: &Source, name: &str, param: &ParamFile, typed: &Json) -> bool {
-        let unreachable = |kind: &Json| !matches!(kind.as_str(), None | Some("string" | "integer" | "number" | "boolean"));
+        let unreachable =
+            |kind: &Json| !matches!(kind.as_str(), None | Some("string" | "integer" | "number" | "boolean"));
         let kind = &typed["type"];
         if kind.is_array() || (kind != "array" && unreachable(kind)) {
             let at = param.schema.place_of("/$ref");
             let message = format!("parameter `{name}` can't be of type {kind}: it comes as text");
-            self.tell(source, at, "bad-value", message, Some("choose string, integer, number, boolean or array".into()));
+            self.tell(
+                source,
+                at,
+                "bad-value",
+                message,
+                Some("choose string, integer, number, boolean or array".into()),
+            );
             return false;
         }
         let items = &typed["items"]["type"];
@@ -134,7 +155,8 @@ impl Compiler<'_> {
                 format!("a body of type `{content_type}` is passed through unchecked, so it can have no schema");
             self.tell(source, schema.at, "bad-value", message, Some("delete `schema`, or take JSON".into()));
         }
-        let schema: Option<Schema> = written.schema.as_ref().and_then(|node| self.schemas.resolve(source, node, self.problems));
+        let schema: Option<Schema> =
+            written.schema.as_ref().and_then(|node| self.schemas.resolve(source, node, self.problems));
         Body {
             schema,
             max_size: written.max_size.or(self.file.defaults.max_size).unwrap_or(MAX_SIZE),

@@ -70,7 +70,14 @@ impl Compiler<'_> {
         routes
     }
 
-    pub(super) fn tell(&mut self, source: &Source, at: Place, code: &'static str, message: String, hint: Option<String>) {
+    pub(super) fn tell(
+        &mut self,
+        source: &Source,
+        at: Place,
+        code: &'static str,
+        message: String,
+        hint: Option<String>,
+    ) {
         let mut problem = Problem::at(source, at, code, message);
         problem.hint = hint;
         self.problems.push(problem);

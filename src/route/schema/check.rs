@@ -15,8 +15,23 @@ const NAMED: [&str; 6] =
     ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
 /// Formats that are asserted, for a suggestion.
 const FORMATS: [&str; 17] = [
-    "date", "date-time", "time", "duration", "email", "hostname", "ipv4", "ipv6", "uri", "uri-reference", "uri-template",
-    "iri", "iri-reference", "uuid", "json-pointer", "relative-json-pointer", "regex",
+    "date",
+    "date-time",
+    "time",
+    "duration",
+    "email",
+    "hostname",
+    "ipv4",
+    "ipv6",
+    "uri",
+    "uri-reference",
+    "uri-template",
+    "iri",
+    "iri-reference",
+    "uuid",
+    "json-pointer",
+    "relative-json-pointer",
+    "regex",
 ];
 
 /// A `$ref`, with what it is relative to.
@@ -85,7 +100,9 @@ pub(super) fn keywords(source: &Source, tree: &Node, json: &Json, problems: &mut
     walk(tree, &mut |key, node| match (key, &node.value) {
         ("pattern", Value::Text(regex)) => pattern(source, regex, node.at, problems),
         ("patternProperties", Value::Map(entries)) => {
-            entries.iter().for_each(|(key, _)| pattern(source, &key.name, key.at, problems));
+            for (key, _) in entries {
+                pattern(source, &key.name, key.at, problems);
+            }
         }
         ("format", Value::Text(name)) if !jsonschema::options().is_known_format(draft, name) => {
             let mut problem =
@@ -110,11 +127,14 @@ pub(super) fn no_schema(source: &Source, tree: &Node, json: &Json, error: &Valid
             problem.hint = suggest(word, TYPES.iter().copied());
             problem
         }
-        _ if keyword.is_empty() => told("a schema is a mapping, or true or false".into()).hint("write `{}` to allow anything"),
+        _ if keyword.is_empty() => {
+            told("a schema is a mapping, or true or false".into()).hint("write `{}` to allow anything")
+        }
         _ => {
             let masked = error.masked().to_string();
             let why = masked.strip_prefix("value ").unwrap_or(&masked);
-            told(format!("`{keyword}` is not as JSON Schema has it: it {why}")).hint(format!("correct `{keyword}`, or delete it"))
+            told(format!("`{keyword}` is not as JSON Schema has it: it {why}"))
+                .hint(format!("correct `{keyword}`, or delete it"))
         }
     }
 }
@@ -160,7 +180,9 @@ fn walk(node: &Node, visit: &mut impl FnMut(&str, &Node)) {
 /// The keywords of one schema.
 fn each(node: &Node, visit: &mut impl FnMut(&str, &Node)) {
     if let Value::Map(entries) = &node.value {
-        entries.iter().for_each(|(key, value)| visit(&key.name, value));
+        for (key, value) in entries {
+            visit(&key.name, value);
+        }
     }
 }
 

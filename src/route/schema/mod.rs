@@ -77,7 +77,9 @@ impl Schemas {
                     let source = Source { name: refused.name.into(), text: "".into() };
                     let message = format!("the schema can't be read: {}", refused.why);
                     let problem = Problem::at(&source, Place::default(), "schema-unreadable", message);
-                    Err(Box::new(problem.hint("a schema is a file of JSON in UTF-8, in `schemas/` and of at most 1 MiB")))
+                    Err(Box::new(
+                        problem.hint("a schema is a file of JSON in UTF-8, in `schemas/` and of at most 1 MiB"),
+                    ))
                 }
             };
             match tree {
@@ -89,7 +91,9 @@ impl Schemas {
                         schemas.ids.insert(base, name.clone());
                     }
                     contents.insert(format!("{BASE}{name}"), json);
-                    schemas.files.insert(name, File { source, tree, refers: BTreeSet::new(), sound: true, used: false });
+                    schemas
+                        .files
+                        .insert(name, File { source, tree, refers: BTreeSet::new(), sound: true, used: false });
                 }
                 Err(problem) => {
                     problems.push(*problem);
@@ -193,7 +197,8 @@ impl Schemas {
         };
         let (file_source, tree) = (file.source.clone(), file.tree.clone());
         let usable = self.mark(&BTreeSet::from([name.to_owned()]));
-        let schema = usable.then(|| self.build(&file_source, &tree, tree.to_json(), &format!("{BASE}{name}"), problems));
+        let schema =
+            usable.then(|| self.build(&file_source, &tree, tree.to_json(), &format!("{BASE}{name}"), problems));
         let schema = schema.flatten().map(|schema| Schema { name: Some(name.to_owned()), ..schema });
         self.ready.insert(name.to_owned(), schema.clone());
         schema
@@ -233,8 +238,13 @@ impl Schemas {
                 }
             }
             Err(_) => problems.push(
-                Problem::at(source, tree.place_of("/$schema"), "schema-invalid", "this version of JSON Schema is not known")
-                    .hint("use `https://json-schema.org/draft/2020-12/schema`"),
+                Problem::at(
+                    source,
+                    tree.place_of("/$schema"),
+                    "schema-invalid",
+                    "this version of JSON Schema is not known",
+                )
+                .hint("use `https://json-schema.org/draft/2020-12/schema`"),
             ),
         }
         check::keywords(source, tree, &json, problems);
@@ -336,7 +346,11 @@ impl Schemas {
             Some(name) if self.files.contains_key(name) || self.unreadable.contains(name) => Ok(name.to_owned()),
             Some(name) => {
                 let known = self.files.keys().chain(&self.unreadable).map(String::as_str);
-                Err(("schema-missing", format!("there is no `schemas/{name}`"), suggest(name, known).or(Some("write it, or define it under `$defs`".into()))))
+                Err((
+                    "schema-missing",
+                    format!("there is no `schemas/{name}`"),
+                    suggest(name, known).or(Some("write it, or define it under `$defs`".into())),
+                ))
             }
             None => Err((
                 "schema-missing",
