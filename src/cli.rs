@@ -72,6 +72,9 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Print the JSON Schema of routes.yaml, for editors
+    #[command(after_help = "Example: fpesa schema > schemas/routes.schema.json")]
+    Schema,
     /// Show the table: each route with what it becomes on the bus
     Routes {
         /// Settings

@@ -1,7 +1,8 @@
 //! The files of a table on disk. What it hands out stays within the table's folder, links followed.
 
 use std::{
-    fs, io,
+    fs,
+    io::{self, Read as _},
     path::{Path, PathBuf},
 };
 
@@ -75,6 +76,10 @@ impl Files for Disk {
         let mut names = Vec::new();
         list(&self.folder, "", &mut names);
         names.retain(|name| pattern.matches_with(name, options));
+        // `*.yaml` names the table too, which does not include itself.
+        if let Ok(own) = fs::canonicalize(&self.table) {
+            names.retain(|name| !fs::canonicalize(self.folder.join(name)).is_ok_and(|path| path == own));
+        }
         names.sort();
         names.iter().map(|name| self.within(&self.folder, name, name)).collect()
     }
@@ -138,21 +143,26 @@ fn list(folder: &Path, prefix: &str, names: &mut Vec<String>) {
 /// The text of any file, known to the user as `name`; at most [`MAX_FILE`] bytes of UTF-8.
 pub fn read(path: &Path, name: &str) -> Result<Source, Refused> {
     let refused = |why| Refused { name: name.to_owned(), why };
-    let metadata = fs::metadata(path).map_err(|error| refused(why(&error)))?;
-    if metadata.len() > MAX_FILE {
-        return Err(refused(Unreadable::TooLarge));
-    }
-    let bytes = fs::read(path).map_err(|error| refused(why(&error)))?;
+    let file = fs::File::open(path).map_err(|error| refused(why(&error)))?;
+    let mut bytes = Vec::new();
+    // A device or a pipe has no size that could be asked for.
+    file.take(MAX_FILE + 1).read_to_end(&mut bytes).map_err(|error| refused(why(&error)))?;
     if bytes.len() as u64 > MAX_FILE {
         return Err(refused(Unreadable::TooLarge));
     }
-    let text = String::from_utf8(bytes).map_err(|_| refused(Unreadable::Failed("it is not UTF-8".into())))?;
+    let text = String::from_utf8(bytes).map_err(|error| {
+        let before = error.as_bytes()[..error.utf8_error().valid_up_to()].split(|byte| *byte == b'\n');
+        let line = before.count();
+        refused(Unreadable::Failed(format!("it is not UTF-8 (line {line})")))
+    })?;
     Ok(Source { name: name.into(), text: text.into() })
 }
 
 fn why(error: &io::Error) -> Unreadable {
     match error.kind() {
         io::ErrorKind::NotFound => Unreadable::Missing,
+        io::ErrorKind::IsADirectory => Unreadable::Failed("it is a folder".into()),
+        io::ErrorKind::PermissionDenied => Unreadable::Failed("it may not be read (permissions)".into()),
         _ => Unreadable::Failed(error.to_string()),
     }
 }

@@ -38,6 +38,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             let file = file.map_or_else(|| load(&common).map(|settings| settings.routes), Ok)?;
             commands::check(&file, format, deny_warnings)
         }
+        Command::Schema => commands::schema(),
         Command::Routes { common } => commands::routes(&load(&common)?.routes),
         Command::Explain { method, path, header, data, format, common } => {
             let request = commands::Request { method, path, headers: header, data };

@@ -2,8 +2,12 @@
 
 use std::time::Duration;
 
-/// Longest duration that is taken: a day.
-const LONGEST: Duration = Duration::from_secs(24 * 60 * 60);
+/// Units of durations, each with its milliseconds.
+const TIMES: [(&str, u64); 4] = [("ms", 1), ("s", 1_000), ("m", 60_000), ("h", 3_600_000)];
+/// Longest duration that is taken, in milliseconds: a day.
+const LONGEST: u64 = 24 * 3_600_000;
+/// Units of sizes, each with its bytes.
+const SIZES: [(&str, u64); 4] = [("B", 1), ("KiB", 1024), ("MiB", 1024 * 1024), ("GiB", LARGEST)];
 /// Largest size that is taken: 1 GiB.
 const LARGEST: u64 = 1024 * 1024 * 1024;
 
@@ -11,18 +15,11 @@ const LARGEST: u64 = 1024 * 1024 * 1024;
 pub fn duration(text: &str) -> Result<Duration, String> {
     let wrong = || format!("`{text}` is no duration (write it as in 250ms, 2s or 1m)");
     let (number, unit) = split(text).ok_or_else(wrong)?;
-    let millis = match unit {
-        "ms" => 1,
-        "s" => 1_000,
-        "m" => 60_000,
-        "h" => 3_600_000,
-        _ => return Err(wrong()),
-    };
-    let duration = Duration::from_millis(number.checked_mul(millis).ok_or_else(wrong)?);
-    if duration.is_zero() || duration > LONGEST {
-        return Err(format!("`{text}` is out of range (more than nothing, at most 24h)"));
+    let (_, millis) = TIMES.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+    match number.checked_mul(*millis) {
+        Some(millis @ 1..=LONGEST) => Ok(Duration::from_millis(millis)),
+        _ => Err(format!("`{text}` is out of range (more than nothing, at most 24h)")),
     }
-    Ok(duration)
 }
 
 /// Longest age that is taken: a hundred years.
@@ -50,20 +47,68 @@ pub fn age(text: &str) -> Result<Duration, String> {
 pub fn size(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is no size (write it as in 64KiB or 1MiB)");
     let (number, unit) = split(text).ok_or_else(wrong)?;
-    let bytes = match unit {
-        "B" => 1,
-        "KiB" => 1024,
-        "MiB" => 1024 * 1024,
-        "GiB" => LARGEST,
-        "KB" | "MB" | "GB" | "kB" => {
-            return Err(format!("`{text}` is no size: units are powers of 1024 here (B, KiB, MiB, GiB)"));
-        }
-        _ => return Err(wrong()),
-    };
-    match number.checked_mul(bytes).ok_or_else(wrong)? {
-        size @ 1..=LARGEST => Ok(size),
+    if matches!(unit, "KB" | "MB" | "GB" | "kB" | "kb" | "mb" | "gb" | "K" | "M" | "G" | "k") {
+        return Err(format!("`{text}` is no size: units are powers of 1024 here (B, KiB, MiB, GiB)"));
+    }
+    let (_, bytes) = SIZES.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+    match number.checked_mul(*bytes) {
+        Some(size @ 1..=LARGEST) => Ok(size),
         _ => Err(format!("`{text}` is out of range (1B to 1GiB)")),
     }
+}
+
+/// A regular expression (ECMA-262) of what [`duration`] takes.
+pub fn duration_pattern() -> String {
+    pattern(&TIMES, LONGEST)
+}
+
+/// A regular expression (ECMA-262) of what [`size`] takes.
+pub fn size_pattern() -> String {
+    pattern(&SIZES, LARGEST)
+}
+
+fn pattern(units: &[(&str, u64)], most: u64) -> String {
+    let of = |(unit, factor): &(&str, u64)| format!("({}) *{unit}", up_to(most / factor));
+    format!("^0*({})$", units.iter().map(of).collect::<Vec<_>>().join("|"))
+}
+
+/// A regular expression of the whole numbers from 1 to `most`, without leading zeros.
+fn up_to(most: u64) -> String {
+    let digits = most.to_string().into_bytes();
+    let mut ways = Vec::new();
+    let any = |count: usize| match count {
+        0 => String::new(),
+        1 => "[0-9]".to_owned(),
+        count => format!("[0-9]{{{count}}}"),
+    };
+    match digits.len() {
+        1 => {}
+        2 => ways.push("[1-9]".to_owned()),
+        length => ways.push(format!("[1-9][0-9]{{0,{}}}", length - 2)),
+    }
+    // As many digits as `most` has: the same up to some digit, there a smaller one, then any.
+    for (at, digit) in digits.iter().enumerate() {
+        let least = if at == 0 { b'1' } else { b'0' };
+        if *digit > least {
+            let before = String::from_utf8_lossy(&digits[..at]);
+            let smaller = if *digit - 1 == least {
+                char::from(least).to_string()
+            } else {
+                format!("[{}-{}]", char::from(least), char::from(*digit - 1))
+            };
+            ways.push(format!("{before}{smaller}{}", any(digits.len() - at - 1)));
+        }
+    }
+    ways.push(most.to_string());
+    ways.join("|")
+}
+
+/// A number without a fraction as an integer, `5.0` included, as JSON Schema has it.
+pub fn whole(number: &serde_json::Number) -> Option<u64> {
+    number.as_u64().or_else(|| {
+        let float = number.as_f64().filter(|float| float.fract() == 0.0 && (0.0..9.0e15).contains(float))?;
+        format!("{float:.0}").parse().ok()
+    })
 }
 
 /// A duration written the way [`duration`] reads it.
@@ -79,7 +124,7 @@ pub fn show_duration(duration: Duration) -> String {
 fn split(text: &str) -> Option<(u64, &str)> {
     let digits = text.bytes().take_while(u8::is_ascii_digit).count();
     let (number, unit) = text.split_at(digits);
-    Some((number.parse().ok()?, unit.trim_start()))
+    Some((number.parse().ok()?, unit.trim_start_matches(' ')))
 }
 
 #[cfg(test)]

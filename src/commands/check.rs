@@ -7,14 +7,19 @@ use crate::{
     cli::Format,
     files::Disk,
     route::{
-        compile::{Compiled, compile},
+        compile::{Compiled, MOST_PROBLEMS, compile},
         problem::Severity,
     },
 };
 
 /// `fpesa check`: whether the table can take effect.
 pub fn check(file: &Path, format: Format, deny_warnings: bool) -> anyhow::Result<bool> {
-    let Compiled { problems, .. } = compile(&Disk::new(file));
+    let Compiled { mut problems, .. } = compile(&Disk::new(file));
+    if deny_warnings {
+        for problem in &mut problems {
+            problem.severity = Severity::Error;
+        }
+    }
     let errors = problems.iter().filter(|problem| problem.severity == Severity::Error).count();
     let warnings = problems.len() - errors;
     match format {
@@ -23,7 +28,10 @@ pub fn check(file: &Path, format: Format, deny_warnings: bool) -> anyhow::Result
             show(&problems);
             let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
             eprintln!("{}: {}, {}", file.display(), count(errors, "error"), count(warnings, "warning"));
+            if problems.len() == MOST_PROBLEMS {
+                eprintln!("there are more: these {MOST_PROBLEMS} come first");
+            }
         }
     }
-    Ok(errors == 0 && !(deny_warnings && warnings > 0))
+    Ok(errors == 0)
 }

@@ -13,6 +13,7 @@ mod paint;
 mod reload;
 pub mod replay;
 mod routes;
+mod schema;
 mod stores;
 mod test;
 
@@ -25,6 +26,7 @@ pub use explain::{Request, explain};
 pub use import::import;
 pub use reload::reload;
 pub use routes::routes;
+pub use schema::schema;
 pub use stores::PartFlags;
 pub use test::test;
 
@@ -40,8 +42,15 @@ pub(crate) fn say(line: &str) -> anyhow::Result<()> {
 
 /// Problems for people, on stderr.
 pub(crate) fn show(problems: &[Problem]) {
-    let colour = std::io::stderr().is_terminal();
+    let colour = colour();
     for problem in problems {
         eprintln!("{}", problem.render(colour));
     }
+}
+
+/// Colour on a terminal, unless the user wants none (<https://no-color.org>).
+fn colour() -> bool {
+    let unwanted = std::env::var_os("NO_COLOR").is_some_and(|value| !value.is_empty())
+        || std::env::var_os("TERM").is_some_and(|value| value == "dumb");
+    std::io::stderr().is_terminal() && !unwanted
 }

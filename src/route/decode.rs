@@ -3,7 +3,8 @@
 use std::time::Duration;
 
 use super::{
-    problem::{Place, Problem, Source, suggest},
+    grammar::MOST,
+    problem::{Place, Problem, Source, did_you_mean, suggest},
     yaml::{Key, Node, Value},
 };
 use crate::units;
@@ -37,6 +38,12 @@ impl<'n> Fields<'n> {
         self.entries.iter().find(|(key, _)| key.name == name).map(|(_, node)| *node)
     }
 
+    /// Known keys that unknown ones seem to mean.
+    pub fn meant<'k>(&self, known: &'k [&'k str]) -> impl Iterator<Item = &'k str> {
+        let unknown = self.entries.iter().filter(|(key, _)| !known.contains(&key.name.as_str()));
+        unknown.filter_map(|(key, _)| did_you_mean(&key.name, known.iter().copied()))
+    }
+
     /// Where a key stands, or else the mapping.
     pub fn place(&self, name: &str) -> Place {
         self.entries.iter().find(|(key, _)| key.name == name).map_or(self.at, |(key, _)| key.at)
@@ -68,12 +75,16 @@ impl<'a> Decoder<'a> {
     }
 
     fn wrong_type(&mut self, node: &Node, what: &str, wanted: &str) {
-        let hint = match (&node.value, wanted) {
-            (Value::Null, "a mapping") => Some("write `{}` for an empty one"),
-            (Value::Null, "a list") => Some("write `[]` for an empty one"),
-            (Value::Bool(_) | Value::Number(_), "text") => Some("put it in quotes"),
-            _ => None,
-        };
+        let hint = Some(match (&node.value, wanted) {
+            (Value::Null, "a mapping") => "write `{}` for an empty one",
+            (Value::Null, "a list") => "write `[]` for an empty one",
+            (Value::Bool(_) | Value::Number(_), "text") => "put it in quotes",
+            (_, "a mapping") => "write lines of `key: value`",
+            (_, "a list") => "begin each item with `- `, or put them in `[ ]`",
+            (_, "true or false") => "write `true` or `false`, without quotes",
+            (_, "text") => "write one text",
+            _ => "write it as one value",
+        });
         self.problem_hint(node.at, "wrong-type", format!("{what} must be {wanted}, not {}", node.kind()), hint);
     }
 
@@ -126,7 +137,12 @@ impl<'a> Decoder<'a> {
     pub fn text(&mut self, node: &Node, what: &str) -> Option<At<String>> {
         match &node.value {
             Value::Text(text) if text.is_empty() => {
-                self.problem(node.at, "bad-value", format!("{what} may not be empty"));
+                self.problem_hint(
+                    node.at,
+                    "bad-value",
+                    format!("{what} may not be empty"),
+                    Some("write one, or delete it"),
+                );
                 None
             }
             _ => self.any_text(node, what),
@@ -153,15 +169,17 @@ impl<'a> Decoder<'a> {
 
     /// A whole number within bounds, both included.
     pub fn integer(&mut self, node: &Node, what: &str, least: u64, most: u64) -> Option<u64> {
-        let range = if most == u64::MAX { format!("{least} or more") } else { format!("{least} to {most}") };
+        let range = if most == MOST { format!("from {least} on") } else { format!("from {least} to {most}") };
+        let hint = Some(format!("write an integer {range}"));
         let Value::Number(number) = &node.value else {
-            self.wrong_type(node, what, &format!("an integer ({range})"));
+            let message = format!("{what} must be an integer, not {}", node.kind());
+            self.problem_hint(node.at, "wrong-type", message, hint);
             return None;
         };
-        match number.as_u64() {
+        match units::whole(number) {
             Some(n) if (least..=most).contains(&n) => Some(n),
             _ => {
-                self.problem(node.at, "bad-value", format!("{what} must be an integer, {range}, not {number}"));
+                self.problem_hint(node.at, "bad-value", format!("{what} can't be {number}"), hint);
                 None
             }
         }
@@ -184,7 +202,7 @@ impl<'a> Decoder<'a> {
         match units::duration(&text) {
             Ok(duration) => Some(duration),
             Err(why) => {
-                self.problem(node.at, "bad-duration", format!("{what}: {why}"));
+                self.unit(node.at, "bad-duration", what, &text, &why, "s");
                 None
             }
         }
@@ -196,10 +214,27 @@ impl<'a> Decoder<'a> {
         match units::size(&text) {
             Ok(size) => Some(size),
             Err(why) => {
-                self.problem(node.at, "bad-size", format!("{what}: {why}"));
+                self.unit(node.at, "bad-size", what, &text, &why, "B");
                 None
             }
         }
+    }
+
+    /// What [`units`] says ends with what to do; for what people write most something sharper.
+    fn unit(&mut self, at: Place, code: &'static str, what: &str, text: &str, why: &str, unit: &str) {
+        let (why, hint) = why.strip_suffix(')').and_then(|why| why.split_once(" (")).unwrap_or((why, ""));
+        let hint = if !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit()) {
+            format!("add a unit, as in `{text}{unit}`")
+        } else {
+            match text.strip_suffix(['B', 'b']).and_then(|text| text.strip_suffix(['K', 'k', 'M', 'm', 'G', 'g'])) {
+                Some(number) if unit == "B" && !number.is_empty() => {
+                    let letter = text[number.len()..=number.len()].to_uppercase();
+                    format!("did you mean `{number}{letter}iB`?")
+                }
+                _ => hint.to_owned(),
+            }
+        };
+        self.problem_hint(at, code, format!("{what}: {why}"), Some(hint));
     }
 
     fn scalar_text(&mut self, node: &Node, what: &str, wanted: &str) -> Option<String> {

@@ -4,6 +4,7 @@
 use std::{fmt::Write as _, sync::Arc};
 
 use serde::{Deserialize, Serialize};
+use unicode_width::UnicodeWidthChar as _;
 
 /// One text that the table is made of, with the name that the user knows it by.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -56,19 +57,14 @@ pub struct Problem {
     pub hint: Option<String>,
     /// Error or warning.
     pub severity: Severity,
-    /// The line of the file, for people.
+    /// Where the line is looked up that people are shown.
     #[serde(skip)]
-    pub excerpt: String,
-    /// How many characters the caret underlines.
-    #[serde(skip)]
-    pub width: usize,
+    pub source: Source,
 }
 
 impl Problem {
-    /// A problem at a place of a source; its line and the width of the word there are looked up.
+    /// A problem at a place of a source.
     pub fn at(source: &Source, place: Place, code: &'static str, message: impl Into<String>) -> Self {
-        let excerpt = source.text.lines().nth(place.line.saturating_sub(1) as usize).unwrap_or("").to_owned();
-        let width = word_width(&excerpt, place.column);
         Self {
             file: source.name.to_string(),
             line: place.line,
@@ -77,8 +73,7 @@ impl Problem {
             message: message.into(),
             hint: None,
             severity: Severity::Error,
-            excerpt,
-            width,
+            source: source.clone(),
         }
     }
 
@@ -120,11 +115,13 @@ impl Problem {
         );
         let number = self.line.to_string();
         let gutter = " ".repeat(number.len());
-        let (shown, column) = window(&self.excerpt, self.column);
+        let (line, from) = window(self.source.line(self.line), self.column);
+        let width = word_width(line, self.column as usize - from);
+        let (shown, column) = shown(line, self.column as usize - from, from > 0);
         if !shown.trim().is_empty() {
-            let carets = "^".repeat(self.width.clamp(1, 60));
+            let carets = "^".repeat(width.clamp(1, 60));
             let _ = write!(out, "\n {gutter} |\n {number} | {shown}");
-            let _ = write!(out, "\n {gutter} | {}{}", " ".repeat(column), paint(tint, &carets));
+            let _ = write!(out, "\n {gutter} | {}{}", blank(&shown, column), paint(tint, &carets));
             if let Some(hint) = &self.hint {
                 let _ = write!(out, " {hint}");
             }
@@ -135,48 +132,110 @@ impl Problem {
     }
 }
 
-/// At most 160 characters of a line around `column`, tabs as one blank, with the column in what is shown (from 0).
-fn window(line: &str, column: u32) -> (String, usize) {
-    const MOST: usize = 160;
-    let chars: Vec<char> = line.trim_end().chars().map(|c| if c.is_control() { ' ' } else { c }).collect();
-    let column = (column.saturating_sub(1) as usize).min(chars.len());
-    if chars.len() <= MOST {
-        return (chars.into_iter().collect(), column);
+impl Source {
+    /// A line, from 1; empty where there is none.
+    fn line(&self, number: u32) -> &str {
+        let text = self.text.strip_prefix('\u{feff}').unwrap_or(&self.text);
+        text.lines().nth(number.saturating_sub(1) as usize).unwrap_or("")
     }
-    let from = column.saturating_sub(MOST / 2);
-    let shown: String = chars[from..(from + MOST).min(chars.len())].iter().collect();
-    if from == 0 { (format!("{shown}…"), column) } else { (format!("…{shown}…"), column - from + 1) }
 }
 
-fn word_width(line: &str, column: u32) -> usize {
-    let rest: Vec<char> = line.chars().skip(column.saturating_sub(1) as usize).collect();
+/// Most characters of a line that are shown.
+const MOST: usize = 160;
+
+/// What stands around `column` in a line that may be long, and how many characters were left out before it.
+fn window(line: &str, column: u32) -> (&str, usize) {
+    let line = line.trim_end();
+    if line.len() <= MOST || line.chars().nth(MOST).is_none() {
+        return (line, 0);
+    }
+    let from = (column.saturating_sub(1) as usize).saturating_sub(MOST / 2);
+    let ascii = line.is_ascii();
+    let byte = |index: usize| {
+        if ascii { index.min(line.len()) } else { line.char_indices().nth(index).map_or(line.len(), |(byte, _)| byte) }
+    };
+    (&line[byte(from)..byte(from + 2 * MOST)], from)
+}
+
+/// The line as people see it, tabs as one blank, and the column in it (from 0); `cut` where something was left out before.
+fn shown(line: &str, column: usize, cut: bool) -> (String, usize) {
+    let clean = |c: char| if c.is_control() { ' ' } else { c };
+    let mut shown: String = line.chars().take(MOST).map(clean).collect();
+    if line.chars().nth(MOST).is_some() {
+        shown.push('…');
+    }
+    if cut { (format!("…{shown}"), column) } else { (shown, column.saturating_sub(1)) }
+}
+
+/// Blanks as wide as the first `count` characters of `text` are on a terminal.
+fn blank(text: &str, count: usize) -> String {
+    let before: usize = text.chars().take(count).map(|c| c.width().unwrap_or(1)).sum();
+    " ".repeat(before + count.saturating_sub(text.chars().count()))
+}
+
+/// How many characters the word at `column` has: a quoted text whole, a plain one up to what ends it in YAML.
+fn word_width(line: &str, column: usize) -> usize {
+    let column = column.saturating_sub(1);
+    let before = line.chars().take(column);
+    let rest: Vec<char> = line.chars().skip(column).collect();
     match rest.first() {
-        Some(quote @ ('"' | '\'')) => rest.iter().skip(1).position(|c| c == quote).map_or(1, |at| at + 2),
-        Some(c) if is_word(*c) => rest.iter().take_while(|c| is_word(**c)).count(),
-        _ => 1,
+        Some(quote @ ('"' | '\'')) => {
+            let closed = (1..rest.len()).find(|at| rest[*at] == *quote && (rest[at - 1] != '\\' || *quote == '\''));
+            closed.map_or(1, |at| at + 1)
+        }
+        Some('[' | ']' | '{' | '}' | ',' | ':' | '#') | None => 1,
+        Some(_) => {
+            let depth = before.fold(0_i32, |depth, c| match c {
+                '[' | '{' => depth + 1,
+                ']' | '}' => depth - 1,
+                _ => depth,
+            });
+            let ends = |at: &usize| match (rest[*at], rest.get(at + 1)) {
+                (',' | ']' | '}', _) => depth > 0,
+                (':', None | Some(' ')) | (' ', Some('#')) => true,
+                _ => false,
+            };
+            let end = (0..rest.len()).find(ends).unwrap_or(rest.len());
+            let word = &rest[..end];
+            word.iter().rposition(|c| !c.is_whitespace()).map_or(1, |last| last + 1)
+        }
     }
-}
-
-fn is_word(c: char) -> bool {
-    c.is_alphanumeric() || "_-./{}*#+$".contains(c)
 }
 
 /// The known word that is closest to `word`, if one is close enough to be what was meant.
 pub fn did_you_mean<'a>(word: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
+    /// No word that people mistype is longer, and none is looked for among more.
+    const LONGEST: usize = 100;
+    const MOST: usize = 1_000;
+    if word.len() > LONGEST {
+        return None;
+    }
     let lower = word.to_lowercase();
-    known
-        .into_iter()
-        .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), candidate))
+    let known: Vec<&str> = known.into_iter().take(MOST).filter(|candidate| candidate.len() <= LONGEST).collect();
+    let close = known
+        .iter()
+        .map(|candidate| (strsim::damerau_levenshtein(&lower, &candidate.to_lowercase()), *candidate))
         .filter(|(distance, candidate)| *distance <= 1.max(candidate.chars().count().min(word.chars().count()) / 3))
         .min_by_key(|(distance, _)| *distance)
-        .map(|(_, candidate)| candidate)
+        .map(|(_, candidate)| candidate);
+    // `routing_key` means `key`.
+    let part = || {
+        let mut parts = lower.split(['_', '-', '.', ' ']).filter(|part| part.len() > 2 && part.len() < lower.len());
+        parts.find_map(|part| known.iter().find(|candidate| **candidate == part).copied())
+    };
+    close.or_else(part)
+}
+
+/// The hint that names a known word.
+pub fn meant(word: &str) -> String {
+    format!("did you mean `{word}`?")
 }
 
 /// A hint that names the closest known word, or else lists them all when they are few.
 pub fn suggest<'a>(word: &str, known: impl IntoIterator<Item = &'a str> + Clone) -> Option<String> {
     const FEW: usize = 30;
-    if let Some(meant) = did_you_mean(word, known.clone()) {
-        return Some(format!("did you mean `{meant}`?"));
+    if let Some(word) = did_you_mean(word, known.clone()) {
+        return Some(meant(word));
     }
     let all: Vec<&str> = known.into_iter().take(FEW + 1).collect();
     (1..=FEW).contains(&all.len()).then(|| format!("known here: {}", all.join(", ")))

@@ -10,6 +10,7 @@ use fpesa_workers::topic::Filter;
 
 use super::{
     file::{Method, Payload},
+    matcher::Matcher,
     params::Params,
     schema::Schema,
     template::Template,
@@ -205,7 +206,7 @@ impl Table {
     /// The route of a request. A trailing slash is the same path.
     pub fn find<'t, 'p>(&'t self, method: Method, path: &'p str) -> Match<'t, 'p> {
         let path = trimmed(path);
-        if let Some((index, values)) = self.matchers.get(&method).and_then(|matcher| matcher.at(path, &self.routes)) {
+        if let Some((index, values)) = self.matchers.get(&method).and_then(|matcher| matcher.find(path)) {
             let route = &self.routes[index];
             let names = route.segments.iter().filter_map(|segment| match segment {
                 Segment::Param(name) | Segment::Rest(name) => Some(name.as_str()),
@@ -216,7 +217,7 @@ impl Table {
         let others: Vec<Method> = Method::ALL
             .into_iter()
             .map(|(_, method)| method)
-            .filter(|other| self.matchers.get(other).is_some_and(|matcher| matcher.at(path, &self.routes).is_some()))
+            .filter(|other| self.matchers.get(other).is_some_and(|matcher| matcher.find(path).is_some()))
             .collect();
         if others.is_empty() { Match::Nothing } else { Match::WrongMethod(others) }
     }
@@ -227,44 +228,6 @@ pub fn trimmed(path: &str) -> &str {
     match path.strip_suffix('/') {
         Some(rest) if !rest.is_empty() => rest,
         _ => path,
-    }
-}
-
-/// The routes of one method. `matchit` refuses `/a/{x}` beside `/a/{*rest}`, which this grammar allows: what one
-/// router refuses goes into a further one, and of what the routers find the most specific counts.
-#[derive(Debug, Default)]
-struct Matcher {
-    layers: Vec<matchit::Router<usize>>,
-}
-
-impl Matcher {
-    fn insert(&mut self, segments: &[Segment], index: usize) {
-        let pattern = shape(segments);
-        if !self.layers.iter_mut().any(|layer| layer.insert(pattern.clone(), index).is_ok()) {
-            let mut layer = matchit::Router::new();
-            // Into an empty router every well-formed pattern goes; the compiler lets no other through.
-            if layer.insert(pattern, index).is_ok() {
-                self.layers.push(layer);
-            }
-        }
-    }
-
-    fn at<'p>(&self, path: &'p str, routes: &[Arc<Route>]) -> Option<(usize, Vec<&'p str>)> {
-        let mut found = self.layers.iter().filter_map(|layer| layer.at(path).ok());
-        let first = found.next()?;
-        let best = found.fold(first, |best, other| {
-            let rank = |index: usize| routes[index].segments.iter().map(rank).collect::<Vec<_>>();
-            if rank(*other.value) < rank(*best.value) { other } else { best }
-        });
-        Some((*best.value, best.params.iter().map(|(_, value)| value).collect()))
-    }
-}
-
-fn rank(segment: &Segment) -> u8 {
-    match segment {
-        Segment::Literal(_) => 0,
-        Segment::Param(_) => 1,
-        Segment::Rest(_) => 2,
     }
 }
 

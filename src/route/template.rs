@@ -83,8 +83,8 @@ pub struct Values<'a> {
 }
 
 impl Template {
-    /// Parses a template; the error is a sentence.
-    pub fn parse(text: &str) -> Result<Self, String> {
+    /// Parses a template; the error is a sentence, and what to do about it.
+    pub fn parse(text: &str) -> Result<Self, (String, String)> {
         let mut pieces = Vec::new();
         let mut literal = String::new();
         let mut rest = text;
@@ -98,10 +98,10 @@ impl Template {
                 continue;
             }
             if brace == "}" {
-                return Err("a `}` that closes nothing (write `}}` for a brace)".into());
+                return Err(("a `}` closes nothing".into(), "write `}}` for a brace".into()));
             }
             let Some(end) = rest.find('}') else {
-                return Err("a `{` that is not closed (write `{{` for a brace)".into());
+                return Err(("a `{` is not closed".into(), "close it, or write `{{` for a brace".into()));
             };
             if !literal.is_empty() {
                 pieces.push(Piece::Literal(std::mem::take(&mut literal)));
@@ -222,12 +222,30 @@ fn error(from: &From, keyword: &str, detail: impl Into<String>) -> FieldError {
     }
 }
 
-fn reference(text: &str) -> Result<Reference, String> {
-    let (text, raw) = text.strip_suffix("|raw").map_or((text, false), |text| (text, true));
+fn reference(text: &str) -> Result<Reference, (String, String)> {
     let (name, default) = match text.split_once(":-") {
-        Some((name, default)) => (name, Some(default.to_owned())),
+        Some((name, default)) => (name, Some(default)),
         None => (text, None),
     };
+    // `{path.rest|raw}`, or with a default `{path.rest:-a.b|raw}` or `{path.rest|raw:-a.b}`.
+    let raw_of = |text: &'_ str| text.strip_suffix("|raw").map(str::to_owned);
+    let (name, raw) = raw_of(name).map_or_else(|| (name.to_owned(), false), |name| (name, true));
+    let (default, raw) = match default {
+        Some(default) => raw_of(default).map_or_else(|| (Some(default.to_owned()), raw), |text| (Some(text), true)),
+        None => (None, raw),
+    };
+    if let Some(at) = name.find('|') {
+        return Err((
+            format!("`{}` is nothing that can be done to a value", &name[at..]),
+            "`|raw` is all there is".into(),
+        ));
+    }
+    if let Some((before, after)) = name.split_once(':') {
+        return Err((
+            format!("`:{after}` is no default"),
+            format!("a default begins with `:-`, as in `{{{before}:-{after}}}`"),
+        ));
+    }
     let from = match name.split_once('.') {
         None if name == "id" => From::Id,
         None if name == "route" => From::Route,
@@ -238,9 +256,8 @@ fn reference(text: &str) -> Result<Reference, String> {
             From::Body(path.split('.').map(str::to_owned).collect())
         }
         _ => {
-            return Err(format!(
-                "`{{{name}}}` names nothing: use path.NAME, query.NAME, header.NAME, body.FIELD, id or route"
-            ));
+            let hint = "use `{path.NAME}`, `{query.NAME}`, `{header.NAME}`, `{body.FIELD}`, `{id}` or `{route}`";
+            return Err((format!("`{{{name}}}` names nothing"), hint.into()));
         }
     };
     Ok(Reference { from, default, raw })
@@ -264,7 +281,10 @@ mod tests {
         assert_eq!(fill("messages.{body.topic:-general}", r#"{"topic":""}"#).unwrap(), "messages.general");
         assert_eq!(fill("messages.{body.topic:-general}", r#"{"topic":"a"}"#).unwrap(), "messages.a");
         assert_eq!(fill("{{{body.a.b}}}.{id}.{route}", r#"{"a":{"b":12}}"#).unwrap(), "{12}.ID.post-message");
-        assert_eq!(fill("v{body.v|raw}", r#"{"v":"1.2"}"#).unwrap(), "v1.2");
+        for template in ["v{body.v|raw}", "v{body.v:-0|raw}", "v{body.v|raw:-0}"] {
+            assert_eq!(fill(template, r#"{"v":"1.2"}"#).unwrap(), "v1.2");
+        }
+        assert_eq!(fill("v{body.v|raw:-0.1}", "{}").unwrap(), "v0.1");
     }
 
     #[test]
@@ -288,7 +308,9 @@ mod tests {
         }
         let long = format!(r#"{{"topic":"{}"}}"#, "a".repeat(250));
         assert_eq!(fill("messages.{body.topic}", &long).unwrap_err().keyword, "maxLength");
-        for bad in ["{", "}", "{}", "{nope}", "{body.}", "{path}", "{body.a..b}"] {
+        for bad in
+            ["{", "}", "{}", "{nope}", "{body.}", "{path}", "{body.a..b}", "{body.a:x}", "{body.a|up}", "{id|raw|raw}"]
+        {
             assert!(Template::parse(bad).is_err(), "{bad}");
         }
     }

@@ -101,12 +101,14 @@ pub fn parse(source: &Source) -> Result<Node, Box<Problem>> {
         with_snippet: false,
         budget: serde_saphyr::budget! {
             max_documents: 1,
-            max_nodes: 100_000,
-            max_events: 400_000,
+            // What a file of 1 MiB can hold; aliases make little more of it.
+            max_nodes: 1_100_000,
+            max_events: 2_200_000,
             max_depth: 64,
-            max_aliases: 100,
-            max_anchors: 100,
+            max_aliases: 1_000,
+            max_anchors: 1_000,
         },
+        alias_limits: serde_saphyr::alias_limits! { max_total_replayed_events: 200_000 },
     };
     let text = source.text.strip_prefix('\u{feff}').unwrap_or(&source.text);
     match serde_saphyr::from_str_with_options::<Spanned<Value>>(text, options) {
@@ -119,9 +121,47 @@ pub fn parse(source: &Source) -> Result<Node, Box<Problem>> {
             if let Some(end) = message.find(" at line ") {
                 message.truncate(end);
             }
-            Err(Box::new(Problem::at(source, at, "syntax", format!("this is no YAML that can be read: {message}"))))
+            let (message, hint) = unreadable(&message);
+            Err(Box::new(Problem::at(source, at, "syntax", message).hint(hint)))
         }
     }
+}
+
+/// What a reader of YAML says, and what to do about it.
+fn unreadable(error: &str) -> (String, &'static str) {
+    /// Words of the library's message, ours where its own say too little, and what to do.
+    const KNOWN: [(&str, Option<&str>, &str); 11] = [
+        ("alias", Some("the aliases (`*name`) stand for more than a table can hold"), "write out what they stand for"),
+        (
+            "Documents {",
+            Some("a table is one document, and here a second one begins"),
+            "delete the `---`, or `include` it as a file",
+        ),
+        (
+            "Depth {",
+            Some("this is nested more than 64 levels deep"),
+            "no table needs that: look for a bracket too many",
+        ),
+        (
+            "budget breached",
+            Some("this is more than a table can hold"),
+            "split it: `include` takes routes from other files",
+        ),
+        ("tab", None, "indent with blanks"),
+        ("mapping values are not allowed", None, "put text that holds `: ` into quotes, or check the indentation"),
+        ("did not find expected ','", None, "close the `{` or `[` before this place, or put a comma"),
+        ("flow", None, "close the `{` or `[` before this place, or put a comma"),
+        ("block", None, "check the indentation: what belongs together begins in the same column"),
+        ("quoted", None, "close the quotes before this place"),
+        ("anchor", None, "write out what `*name` stands for, or mark it with `&name` before"),
+    ];
+    let known = KNOWN.iter().find(|(words, ..)| error.contains(words));
+    let hint = known.map_or("look at this place, and at what comes just before it", |(.., hint)| hint);
+    let message = match known.and_then(|(_, message, _)| *message) {
+        Some(message) => message.to_owned(),
+        None => format!("this is no YAML that can be read: {error}"),
+    };
+    (message, hint)
 }
 
 fn place(location: serde_saphyr::Location) -> Place {

@@ -3,6 +3,7 @@
 
 mod architecture;
 mod book;
+mod broken;
 mod bus_contract;
 mod bus_embedded;
 mod cases;
@@ -15,7 +16,9 @@ mod explain;
 mod exporting;
 mod faults;
 mod feed;
+mod fuzz;
 mod gateway;
+mod grammar;
 mod history;
 mod import;
 mod keeping;
@@ -30,3 +33,4 @@ mod stores;
 mod support;
 mod swap;
 mod table;
+mod table_schema;

@@ -144,7 +144,7 @@ async fn each_mistake_is_told_at_its_place() {
         (GOOD, "  x: { arguments: { ¶x-max-priority: 5 } }", "bad-argument"),
         (GOOD, "  x: { arguments: { ¶auto-delete: true } }", "bad-argument"),
         (GOOD, "  x: { delivery_limit: ¶5 }", "bad-argument"),
-        (GOOD, "  ¶x: { type: rpc, max_length: 5 }", "bad-argument"),
+        (GOOD, "  x: { type: rpc, ¶max_length: 5 }", "bad-argument"),
         (GOOD, "  x: { type: ¶fast }", "bad-value"),
         (GOOD, "  x¶:", "wrong-type"),
         (GOOD, "workers: { persist: { queue: ¶nope } }", "unknown-queue"),

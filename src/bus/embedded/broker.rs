@@ -77,7 +77,18 @@ impl Broker {
                 let kind = &exchange.kind;
                 return Err(BusError::exchange(
                     name,
-                    format!("exchange `{name}`: the embedded bus has no type `{kind}`"),
+                    format!(
+                        "exchange `{name}`: the embedded bus has no type `{kind}`, only topic, direct, fanout and headers: \
+                         choose one of these, or use RabbitMQ"
+                    ),
+                ));
+            }
+            if let Some(argument) = exchange.arguments.keys().next() {
+                return Err(BusError::exchange(
+                    name,
+                    format!(
+                        "exchange `{name}`: the embedded bus has no argument `{argument}`: delete it, or use RabbitMQ"
+                    ),
                 ));
             }
             if let Some(there) = there.filter(|there| *there != exchange.kind) {
@@ -88,6 +99,14 @@ impl Broker {
             }
         }
         for (name, queue) in &topology.queues {
+            if let Some(argument) = queue.arguments.keys().next().filter(|_| queue.declare == Declare::Active) {
+                return Err(BusError::queue(
+                    name,
+                    format!(
+                        "queue `{name}`: the embedded bus has no argument `{argument}`: delete it, or use RabbitMQ"
+                    ),
+                ));
+            }
             match self.kinds.get(name) {
                 Some(there) if *there != queue.kind => {
                     return Err(BusError::queue(

@@ -6,8 +6,8 @@ use super::Compiler;
 use crate::{
     route::{
         file::QueueFile,
-        problem::{Place, suggest},
-        yaml::{Key, Node, Value},
+        problem::{did_you_mean, meant},
+        yaml::{Key, Node},
     },
     topology::{Arguments, Binding, Exchange, Queue, QueueKind, Topology},
 };
@@ -41,7 +41,7 @@ impl Compiler<'_> {
             let kind = match &exchange.kind {
                 Some(kind) => kind.value.clone(),
                 // A passive one exists already; without its type it may route anything.
-                None if passive => String::new(),
+                None if passive || exchange.typed => String::new(),
                 None => {
                     let hint = Some("add `type: topic` (or direct, fanout, headers)".into());
                     self.problem(key.at, "missing-key", format!("exchange `{}` has no `type`", key.name), hint);
@@ -52,6 +52,8 @@ impl Compiler<'_> {
             let arguments = arguments(&exchange.arguments);
             topology.exchanges.insert(key.name.clone(), Exchange { kind, arguments, declare: exchange.declare });
         }
+        let queues: BTreeMap<&str, &QueueFile> =
+            file.queues.iter().map(|(key, queue)| (key.name.as_str(), queue)).collect();
         for (key, queue) in &file.queues {
             self.name_fits(key, "a queue");
             if key.name.starts_with("amq.") {
@@ -64,7 +66,7 @@ impl Compiler<'_> {
                 );
             }
             let bind = self.bindings(queue, &kinds);
-            self.queue_fits(key, queue);
+            self.queue_fits(key, queue, &queues);
             topology.queues.insert(
                 key.name.clone(),
                 Queue {
@@ -91,7 +93,7 @@ impl Compiler<'_> {
                 key.at,
                 "bad-value",
                 format!("{what}'s name has 1 to 255 bytes, none a control character"),
-                None,
+                Some("choose another name".into()),
             );
         }
     }
@@ -101,8 +103,7 @@ impl Compiler<'_> {
         for binding in &queue.bind {
             let Some(exchange) = &binding.exchange else { continue };
             let Some(kind) = kinds.get(&exchange.value) else {
-                let hint = suggest(&exchange.value, kinds.keys().map(String::as_str).filter(|name| !name.is_empty()));
-                let hint = hint.or(Some("declare it under `exchanges:`".into()));
+                let hint = Some(declare_exchange(&exchange.value, kinds));
                 self.problem(
                     exchange.at,
                     "unknown-exchange",
@@ -116,7 +117,8 @@ impl Compiler<'_> {
                 self.problem(exchange.at, "missing-key", message, Some("as in `key: \"messages.#\"`".into()));
             }
             if let Some(key) = binding.key.as_ref().filter(|key| key.value.len() > 255) {
-                self.problem(key.at, "bad-value", "a binding's `key` has at most 255 bytes", None);
+                let message = format!("a binding's `key` has at most 255 bytes, and this one {}", key.value.len());
+                self.problem(key.at, "bad-value", message, Some("shorten it".into()));
             }
             bindings.push(Binding {
                 exchange: exchange.value.clone(),
@@ -127,16 +129,16 @@ impl Compiler<'_> {
         bindings
     }
 
-    fn queue_fits(&mut self, key: &Key, queue: &QueueFile) {
+    fn queue_fits(&mut self, key: &Key, queue: &QueueFile, queues: &BTreeMap<&str, &QueueFile>) {
         let name = &key.name;
         if let Some(dead) = &queue.dead_letter {
-            let target = self.file.queues.iter().find(|(key, _)| key.name == dead.value);
-            match target {
+            match queues.get(dead.value.as_str()) {
                 None => {
-                    let hint = suggest(&dead.value, self.file.queues.iter().map(|(key, _)| key.name.as_str()));
+                    let hint = did_you_mean(&dead.value, queues.keys().copied());
+                    let hint = Some(hint.map_or("declare it under `queues:`".to_owned(), meant));
                     self.problem(dead.at, "unknown-queue", format!("there is no queue `{}`", dead.value), hint);
                 }
-                Some((_, target)) if target.kind == QueueKind::Rpc => {
+                Some(target) if target.kind == QueueKind::Rpc => {
                     let message = format!("`{}` is an rpc queue, which keeps nothing", dead.value);
                     self.problem(dead.at, "bad-argument", message, Some("name a queue that is there to keep".into()));
                 }
@@ -151,79 +153,89 @@ impl Compiler<'_> {
                 Some("add `dead_letter:` with the queue that takes them".into()),
             );
         }
-        for (argument, value) in &queue.arguments {
+        if let (Some(limit), QueueKind::Classic) = (&queue.delivery_limit, queue.kind) {
+            let message = format!("queue `{name}` is classic, and counts no deliveries");
+            self.problem(
+                limit.at,
+                "bad-argument",
+                message,
+                Some("delete `delivery_limit`, or take `type: quorum`".into()),
+            );
+        }
+        for (argument, _) in &queue.arguments {
             let told = match (argument.name.as_str(), queue.kind) {
-                ("x-max-priority", QueueKind::Quorum) => Some("a quorum queue has no priorities"),
-                ("x-queue-type", _) => Some("the key `type` says this"),
-                ("x-dead-letter-exchange" | "x-dead-letter-routing-key", _) => Some("the key `dead_letter` says this"),
-                ("x-max-length", _) => Some("the key `max_length` says this"),
-                ("x-delivery-limit", _) => Some("the key `delivery_limit` says this"),
-                ("x-overflow", _) => Some("a queue here always rejects when it is full"),
-                ("auto-delete" | "auto_delete" | "x-auto-delete", QueueKind::Quorum) => {
-                    Some("a quorum queue can't delete itself")
+                ("x-max-priority", QueueKind::Quorum) => {
+                    Some(("a quorum queue has no such priorities", "delete it, or take `type: classic`"))
                 }
-                ("x-queue-mode", _) => Some("no RabbitMQ from 4.0 on knows it"),
-                ("x-expires", QueueKind::Rpc) => Some("an rpc queue is declared in one fixed way"),
+                ("x-queue-type", _) => Some(("the key `type` says this", "write `type:` instead")),
+                ("x-dead-letter-exchange" | "x-dead-letter-routing-key", _) => {
+                    Some(("the key `dead_letter` says this", "write `dead_letter:` instead"))
+                }
+                ("x-max-length", _) => Some(("the key `max_length` says this", "write `max_length:` instead")),
+                ("x-delivery-limit", _) => {
+                    Some(("the key `delivery_limit` says this", "write `delivery_limit:` instead"))
+                }
+                ("x-overflow", _) => Some(("a queue here always rejects when it is full", "delete it")),
+                ("auto-delete" | "auto_delete" | "x-auto-delete", QueueKind::Quorum) => {
+                    Some(("a quorum queue can't delete itself", "delete it; `x-expires` ends a queue that nobody uses"))
+                }
+                ("auto-delete" | "auto_delete" | "x-auto-delete", _) => {
+                    Some(("what publishes reach has to stay", "delete it; `x-expires` ends a queue that nobody uses"))
+                }
+                ("x-queue-mode", _) => Some(("no RabbitMQ from 4.0 on knows it", "delete it")),
                 _ => None,
             };
-            if let Some(why) = told {
+            if let Some((why, hint)) = told.filter(|_| queue.kind != QueueKind::Rpc) {
                 let message = format!("queue `{name}` can't have the argument `{}`: {why}", argument.name);
-                self.problem(argument.at, "bad-argument", message, None);
-            } else if !matches!(value.value, Value::Text(_) | Value::Bool(_) | Value::Number(_)) {
-                let message =
-                    format!("the argument `{}` is text, a number or a boolean, not {}", argument.name, value.kind());
-                self.problem(value.at, "wrong-type", message, None);
+                self.problem(argument.at, "bad-argument", message, Some(hint.into()));
             }
         }
         if queue.kind == QueueKind::Rpc {
-            let fixed = [
-                ("bind", !queue.bind.is_empty()),
-                ("max_length", queue.max_length.is_some()),
-                ("dead_letter", queue.dead_letter.is_some()),
-                ("arguments", !queue.arguments.is_empty()),
-            ];
-            for (what, _) in fixed.into_iter().filter(|(_, given)| *given) {
+            for (what, at) in &queue.fixed {
                 let message =
-                    format!("the rpc queue `{name}` has `{what}`, and its worker declares it in one fixed way");
-                self.problem(
-                    queue.at,
-                    "bad-argument",
-                    message,
-                    Some(format!("delete `{what}`, or choose another type")),
-                );
+                    format!("queue `{name}` is rpc, which its worker declares in one fixed way: it has no `{what}`");
+                self.problem(*at, "bad-argument", message, Some(format!("delete `{what}`, or take another `type`")));
             }
         }
     }
 
     fn dead_letter_cycles(&mut self) {
         let file = self.file;
-        let next = |name: &str| {
-            let (_, queue) = file.queues.iter().find(|(key, _)| key.name == name)?;
-            queue.dead_letter.as_ref()
+        let index: BTreeMap<&str, usize> =
+            file.queues.iter().enumerate().map(|(index, (key, _))| (key.name.as_str(), index)).collect();
+        let next = |queue: usize| {
+            let dead = file.queues[queue].1.dead_letter.as_ref()?;
+            index.get(dead.value.as_str()).copied()
         };
-        let mut told: Vec<&str> = Vec::new();
-        for (key, queue) in &file.queues {
-            let mut way = vec![key.name.as_str()];
-            let mut at: Option<Place> = queue.dead_letter.as_ref().map(|dead| dead.at);
-            let mut here = queue.dead_letter.as_ref();
-            while let Some(dead) = here {
-                if dead.value == key.name {
-                    if !way.iter().any(|name| told.contains(name)) {
-                        way.push(&key.name);
-                        let message = format!("dead letters go round in a circle: {}", way.join(" → "));
-                        self.problem(at.take().unwrap_or(key.at), "dead-letter-cycle", message, None);
-                        told.push(&key.name);
-                    }
-                    break;
-                }
-                if way.contains(&dead.value.as_str()) {
-                    break;
-                }
-                way.push(&dead.value);
-                here = next(&dead.value);
+        // The walk that came by each queue first: a queue has one way on, so one walk is enough.
+        let mut walked: Vec<Option<usize>> = vec![None; file.queues.len()];
+        for start in 0..file.queues.len() {
+            let mut way = Vec::new();
+            let mut here = Some(start);
+            while let Some(queue) = here.filter(|queue| walked[*queue].is_none()) {
+                walked[queue] = Some(start);
+                way.push(queue);
+                here = next(queue);
             }
+            let Some(first) = here.filter(|queue| walked[*queue] == Some(start)) else { continue };
+            let Some(begin) = way.iter().position(|queue| *queue == first) else { continue };
+            let circle = &mut way[begin..];
+            let earliest = circle.iter().enumerate().min_by_key(|(_, queue)| **queue).map_or(0, |(at, _)| at);
+            circle.rotate_left(earliest);
+            let (key, queue) = &file.queues[circle[0]];
+            let names: Vec<&str> =
+                circle.iter().chain([&circle[0]]).map(|queue| file.queues[*queue].0.name.as_str()).collect();
+            let message = format!("dead letters go round in a circle: {}", names.join(" → "));
+            let at = queue.dead_letter.as_ref().map_or(key.at, |dead| dead.at);
+            self.problem(at, "dead-letter-cycle", message, Some("let one of them keep what it gets".into()));
         }
     }
+}
+
+/// What to do about an exchange that is not there.
+pub(super) fn declare_exchange(name: &str, kinds: &Kinds) -> String {
+    did_you_mean(name, kinds.keys().map(String::as_str).filter(|known| !known.is_empty()))
+        .map_or("declare it under `exchanges:`, or use one of the broker's own, such as `amq.topic`".to_owned(), meant)
 }
 
 fn arguments(entries: &[(Key, Node)]) -> Arguments {

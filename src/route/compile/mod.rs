@@ -1,22 +1,33 @@
 //! From the files of a table to a [`Table`], or to every problem in them at once. Nothing in here stops at the first
 //! mistake: what can still be read is read.
 
+mod actions;
 mod bus;
+mod known;
+mod params;
 mod reach;
 mod routes;
 
 pub use reach::may_match;
 
-use std::{collections::BTreeMap, sync::Arc, time::Duration};
+use std::{
+    collections::{BTreeMap, HashSet},
+    sync::Arc,
+    time::Duration,
+};
 
 use fpesa_workers::{KINDS, topic::Filter};
 
+use self::{bus::Kinds, reach::Reach};
 use super::{
     decode::At,
-    file::{self, Payload, TableFile, Unroutable},
-    problem::{Place, Problem, Severity, Source, suggest},
+    file::{Payload, TableFile, Unroutable},
+    grammar,
+    problem::{Place, Problem, Severity, Source, did_you_mean, meant, suggest},
+    read,
     schema::Schemas,
     source::{Files, Refused, Unreadable},
+    structure,
     table::{Action, Route, Table, WorkerSpec},
     yaml,
 };
@@ -38,19 +49,31 @@ pub const CONFIRM_TIMEOUT: Duration = Duration::from_secs(5);
 /// Routes that don't say take bodies up to this many bytes.
 pub const MAX_SIZE: u64 = 256 * 1024;
 
+/// Most problems that are told of one table: nobody reads on, and a file of garbage has very many.
+pub const MOST_PROBLEMS: usize = 1_000;
+
 /// Compiles the table that `files` holds.
 pub fn compile(files: &dyn Files) -> Compiled {
     let mut problems = Vec::new();
-    let table = read(files, &mut problems);
-    problems.sort_by(|a, b| {
-        (a.file.as_str(), a.line, a.column, a.severity).cmp(&(b.file.as_str(), b.line, b.column, b.severity))
-    });
+    let table = table(files, &mut problems);
+    problems.sort_by(by_place);
     problems.dedup();
     let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
+    if problems.len() > MOST_PROBLEMS {
+        // An error is never cut away for a warning.
+        problems.sort_by_key(|problem| problem.severity);
+        problems.truncate(MOST_PROBLEMS);
+        problems.sort_by(by_place);
+    }
     Compiled { table: table.filter(|_| !failed), problems }
 }
 
-fn read(files: &dyn Files, problems: &mut Vec<Problem>) -> Option<Table> {
+fn by_place(a: &Problem, b: &Problem) -> std::cmp::Ordering {
+    let key = |problem: &Problem| (problem.line, problem.column, problem.severity, problem.code);
+    a.file.cmp(&b.file).then_with(|| key(a).cmp(&key(b))).then_with(|| a.message.cmp(&b.message))
+}
+
+fn table(files: &dyn Files, problems: &mut Vec<Problem>) -> Option<Table> {
     let source = match files.table() {
         Ok(source) => source,
         Err(why) => {
@@ -65,13 +88,15 @@ fn read(files: &dyn Files, problems: &mut Vec<Problem>) -> Option<Table> {
             return None;
         }
     };
-    let mut file = file::read(&source, &root, problems);
+    structure::check(&source, &root, &grammar::TABLE, "the table", problems);
+    let mut file = read::table(&source, &root);
     include(files, &source, &mut file, problems);
     let mut schemas = Schemas::load(files, problems);
 
     let mut compiler = Compiler { source: &source, file: &file, schemas: &mut schemas, problems };
     let (mut topology, kinds) = compiler.topology();
-    let routes = compiler.routes(&topology, &kinds);
+    let reach = Reach::of(&topology, &kinds);
+    let routes = compiler.routes(&Bus { topology: &topology, kinds: &kinds, reach: &reach });
     let workers = compiler.workers(&topology);
     let feed = compiler.feed();
     compiler.warn_unconsumed(&topology, &workers);
@@ -83,15 +108,27 @@ fn read(files: &dyn Files, problems: &mut Vec<Problem>) -> Option<Table> {
     Some(table)
 }
 
+/// What the bus has by the table, for the routes that name it.
+struct Bus<'t> {
+    topology: &'t Topology,
+    kinds: &'t Kinds,
+    reach: &'t Reach<'t>,
+}
+
 fn unreadable(refused: &Refused) -> Problem {
     let source = Source { name: refused.name.as_str().into(), text: "".into() };
-    let code = if refused.why == Unreadable::TooLarge { "too-large" } else { "unreadable" };
-    Problem::at(&source, Place::default(), code, format!("the table can't be read: {}", refused.why))
-        .hint("name another file with `--routes`")
+    let (code, hint) = match &refused.why {
+        Unreadable::TooLarge => ("too-large", "split it: `include` takes routes from other files"),
+        Unreadable::Missing => ("unreadable", "name another file with `--routes`, or write this one"),
+        _ => ("unreadable", "a table is a file of YAML in UTF-8"),
+    };
+    Problem::at(&source, Place::default(), code, format!("the table can't be read: {}", refused.why)).hint(hint)
 }
 
 fn include(files: &dyn Files, source: &Source, file: &mut TableFile, problems: &mut Vec<Problem>) {
     let globs = file.include.clone();
+    // A file that several globs name is taken once.
+    let mut taken: HashSet<Arc<str>> = HashSet::new();
     for glob in &globs {
         match files.include(&glob.value) {
             Ok(found) if found.is_empty() => {
@@ -101,16 +138,24 @@ fn include(files: &dyn Files, source: &Source, file: &mut TableFile, problems: &
                 );
             }
             Ok(found) => {
-                for included in found {
+                for included in found.into_iter().filter(|included| taken.insert(included.name.clone())) {
                     match yaml::parse(&included) {
-                        Ok(root) => file.routes.extend(file::read_included(&included, &root, problems)),
+                        Ok(root) => {
+                            structure::check(&included, &root, &grammar::INCLUDED, "an included file", problems);
+                            file.routes.extend(read::routes(&included, &root));
+                        }
                         Err(problem) => problems.push(*problem),
                     }
                 }
             }
             Err(refused) => {
                 let message = format!("`{}` can't be read: {}", refused.name, refused.why);
-                problems.push(Problem::at(source, glob.at, "unreadable", message));
+                let hint = match refused.why {
+                    Unreadable::Outside => "move it below this file's folder",
+                    Unreadable::TooLarge => "split it: a glob takes several files",
+                    _ => "a glob such as `routes/*.yaml` names files of YAML in UTF-8",
+                };
+                problems.push(Problem::at(source, glob.at, "unreadable", message).hint(hint));
             }
         }
     }
@@ -166,7 +211,9 @@ impl Compiler<'_> {
             }
             let Some(queue) = &worker.queue else { continue };
             if !topology.queues.contains_key(&queue.value) {
-                let hint = suggest(&queue.value, topology.queues.keys().map(String::as_str));
+                let hint = did_you_mean(&queue.value, topology.queues.keys().map(String::as_str))
+                    .map_or("declare it under `queues:`".to_owned(), meant);
+                let hint = Some(hint);
                 self.problem(queue.at, "unknown-queue", format!("there is no queue `{}`", queue.value), hint);
             }
             // A worker that answers takes its jobs one by one, several at a time.
@@ -194,7 +241,8 @@ impl Compiler<'_> {
             match topic.value.parse::<Filter>() {
                 Ok(filter) => filters.push(filter),
                 Err(why) => {
-                    self.problem(topic.at, "bad-filter", format!("`{}` is no topic filter: {why}", topic.value), None);
+                    let message = format!("`{}` is no topic filter: {why}", topic.value);
+                    self.problem(topic.at, "bad-filter", message, Some("write it as in `messages/#`".into()));
                 }
             }
         }
@@ -202,11 +250,12 @@ impl Compiler<'_> {
     }
 
     fn warn_unconsumed(&mut self, topology: &Topology, workers: &BTreeMap<String, WorkerSpec>) {
+        let consumed = workers.values().map(|worker| &worker.queue);
+        let keep_dead = topology.queues.values().filter_map(|queue| queue.dead_letter.as_ref());
+        let busy: HashSet<&String> = consumed.chain(keep_dead).collect();
         for (key, queue) in &self.file.queues {
-            let consumed = workers.values().any(|worker| worker.queue == key.name);
-            let keeps_dead = topology.queues.values().any(|queue| queue.dead_letter.as_ref() == Some(&key.name));
             // Who declares a queue elsewhere consumes it elsewhere.
-            if !consumed && !keeps_dead && queue.declare == Declare::Active {
+            if !busy.contains(&key.name) && queue.declare == Declare::Active {
                 self.problems.push(
                     Problem::at(self.source, key.at, "unconsumed-queue", format!("nobody consumes `{}`", key.name))
                         .hint("add a worker for it under `workers:`, if it is one of fpesa's own")

@@ -1,20 +1,14 @@
 //! `routes`: each one's path, parameters, body and action, and that no two answer the same request.
 
-use std::{collections::HashMap, sync::Arc};
+use std::collections::{HashMap, HashSet};
 
-use super::{CONFIRM_TIMEOUT, Compiler, MAX_SIZE, TIMEOUT, bus::Kinds, reach::reaches};
-use crate::{
-    route::{
-        decode::At,
-        file::{BodyFile, CallFile, Method, ParamFile, PublishFile, RouteFile},
-        invalid::Part,
-        params::{Kind, Param, Params},
-        problem::{Place, Problem, Source, suggest},
-        table::{Action, Body, Call, Publish, Route, Segment, shape, trimmed},
-        template::{From, Template},
-        yaml::Key,
-    },
-    topology::Topology,
+use super::{Bus, Compiler, known::Known};
+use crate::route::{
+    decode::At,
+    file::{Method, RouteFile},
+    invalid::Part,
+    problem::{Place, Problem, Source, suggest},
+    table::{Action, Route, Segment, shape, trimmed},
 };
 
 /// Paths that the gateway answers itself.
@@ -34,10 +28,14 @@ pub const RESERVED: [&str; 10] = [
 pub const ASSETS: &str = "/assets";
 
 impl Compiler<'_> {
-    pub(super) fn routes(&mut self, topology: &Topology, kinds: &Kinds) -> Vec<Route> {
+    pub(super) fn routes(&mut self, bus: &Bus<'_>) -> Vec<Route> {
         let file = self.file;
-        self.base_path();
-        let base = file.base_path.as_ref().map_or("", |at| at.value.trim_end_matches('/'));
+        // What is wrong with the prefix is not wrong with each route.
+        let base = if self.base_path() {
+            file.base_path.as_ref().map_or("", |at| at.value.trim_end_matches('/'))
+        } else {
+            "/prefix"
+        };
         let mut routes: Vec<Route> = Vec::new();
         let mut ids: HashMap<&str, (&Source, Place)> = HashMap::new();
         let mut shapes: HashMap<(Method, String), (&Source, Place)> = HashMap::new();
@@ -74,7 +72,7 @@ impl Compiler<'_> {
                     shapes.insert(shape, (&written.source, path.at));
                 }
             }
-            if let Some(route) = self.route(written, segments, base, topology, kinds) {
+            if let Some(route) = self.route(written, segments, base, bus) {
                 routes.push(route);
             }
         }
@@ -82,14 +80,22 @@ impl Compiler<'_> {
         routes
     }
 
-    fn tell(&mut self, source: &Source, at: Place, code: &'static str, message: String, hint: Option<String>) {
+    pub(super) fn tell(
+        &mut self,
+        source: &Source,
+        at: Place,
+        code: &'static str,
+        message: String,
+        hint: Option<String>,
+    ) {
         let mut problem = Problem::at(source, at, code, message);
         problem.hint = hint;
         self.problems.push(problem);
     }
 
-    fn base_path(&mut self) {
-        let Some(base) = &self.file.base_path else { return };
+    /// Whether the prefix can be one.
+    fn base_path(&mut self) -> bool {
+        let Some(base) = &self.file.base_path else { return true };
         let fits = base.value.starts_with('/')
             && base.value.trim_matches('/').split('/').all(|part| literal(part) || base.value == "/");
         if !fits {
@@ -101,6 +107,7 @@ impl Compiler<'_> {
                 Some("it begins with `/` and has no parameters, as in `/api/v1`".into()),
             );
         }
+        fits
     }
 
     fn id_fits(&mut self, route: &RouteFile, id: &At<String>) {
@@ -140,6 +147,9 @@ impl Compiler<'_> {
                 None => Segment::Literal(text.to_owned()),
             };
             match &segment {
+                Segment::Literal(text) if text.is_empty() => {
+                    return bad(format!("`{}` has an empty segment", path.value), "write one `/` between two segments");
+                }
                 Segment::Literal(text) if !literal(text) => {
                     let message = format!("`{text}` can't be a segment of a path");
                     return bad(message, "letters, digits and `-._~!$&'()*+,;=:@`, or one whole `{name}`");
@@ -190,8 +200,7 @@ impl Compiler<'_> {
         written: &RouteFile,
         segments: Option<Vec<Segment>>,
         base: &str,
-        topology: &Topology,
-        kinds: &Kinds,
+        bus: &Bus<'_>,
     ) -> Option<Route> {
         let source = &written.source;
         let path_params = self.params(source, &written.path_params, Part::Path);
@@ -202,6 +211,7 @@ impl Compiler<'_> {
         }
         let body = written.body.as_ref().map(|body| self.body(source, body));
         let known = Known {
+            written,
             path: &path_params,
             query: &query_params,
             header: &header_params,
@@ -210,12 +220,12 @@ impl Compiler<'_> {
         };
         let id = written.id.as_ref().map(|id| id.value.clone());
         let action = match (&written.publish, &written.call) {
-            (Some(publish), None) => self.publish(source, publish, id.as_deref(), &known, topology, kinds),
-            (None, Some(call)) => self.call(source, call, &known, topology, kinds),
+            (Some(publish), None) => self.publish(publish, id.as_deref(), &known, bus),
+            (None, Some(call)) => self.call(call, &known, bus),
             (Some(publish), Some(call)) => {
                 // Told already that it may be one only; each is still read for its own mistakes.
-                self.call(source, call, &known, topology, kinds);
-                self.publish(source, publish, id.as_deref(), &known, topology, kinds)
+                self.call(call, &known, bus);
+                self.publish(publish, id.as_deref(), &known, bus)
             }
             (None, None) => None,
         };
@@ -240,35 +250,7 @@ impl Compiler<'_> {
         })
     }
 
-    fn params(&mut self, source: &Source, written: &[(Key, ParamFile)], part: Part) -> Params {
-        let mut params = Vec::new();
-        for (key, param) in written {
-            let name = if part == Part::Header { key.name.to_ascii_lowercase() } else { key.name.clone() };
-            if part == Part::Header
-                && matches!(
-                    name.as_str(),
-                    "authorization" | "cookie" | "content-type" | "content-length" | "accept" | "host"
-                )
-            {
-                let message = format!("the header `{}` can't be a parameter: it never goes to the bus", key.name);
-                self.tell(source, key.at, "bad-value", message, None);
-                continue;
-            }
-            let Some(schema) = self.schemas.inline(source, &param.schema, self.problems) else { continue };
-            let default = schema.json.get("default").cloned();
-            if let Some(value) = &default
-                && let Some(error) = schema.validator.iter_errors(value).next()
-            {
-                let at = param.schema.place_of("/default");
-                let message = format!("the default of `{}` is refused by its own schema: {error}", key.name);
-                self.tell(source, at, "bad-default", message, Some("make one fit the other".into()));
-            }
-            let required = param.required || part == Part::Path;
-            params.push(Param { name, kind: Kind::of(&schema.json), required, default, schema });
-        }
-        Params(params)
-    }
-
+    /// Every `{name}` of the path is declared, and every declared one is in the path.
     fn path_params_fit(&mut self, written: &RouteFile, segments: &[Segment]) {
         let in_path: Vec<&str> = segments
             .iter()
@@ -294,271 +276,20 @@ impl Compiler<'_> {
             }
         }
     }
-
-    fn body(&mut self, source: &Source, written: &BodyFile) -> Body {
-        let content_type = written
-            .content_type
-            .as_ref()
-            .map_or("application/json".to_owned(), |at| at.value.trim().to_ascii_lowercase());
-        if let Some(at) = &written.content_type {
-            let fits = content_type.split_once('/').is_some_and(|(kind, sub)| {
-                !kind.is_empty()
-                    && !sub.is_empty()
-                    && content_type.chars().all(|c| c.is_ascii_graphic() && !",;\"/ ".contains(c) || c == '/')
-            });
-            if !fits {
-                let hint = Some("write it without parameters, as in `application/json`".into());
-                self.tell(source, at.at, "bad-value", format!("`{}` is no media type", at.value), hint);
-            }
-        }
-        let json = content_type == "application/json" || content_type.ends_with("+json");
-        if let (Some(schema), false) = (&written.schema, json) {
-            let message =
-                format!("a body of type `{content_type}` is passed through unchecked, so it can have no schema");
-            self.tell(source, schema.at, "bad-value", message, Some("delete `schema`, or take JSON".into()));
-        }
-        let schema = written.schema.as_ref().and_then(|node| self.schemas.resolve(source, node, self.problems));
-        Body {
-            schema,
-            max_size: written.max_size.or(self.file.defaults.max_size).unwrap_or(MAX_SIZE),
-            content_type,
-            json,
-            required: written.required,
-        }
-    }
-
-    fn publish(
-        &mut self,
-        source: &Source,
-        written: &PublishFile,
-        id: Option<&str>,
-        known: &Known<'_>,
-        topology: &Topology,
-        kinds: &Kinds,
-    ) -> Option<Action> {
-        let exchange = written.exchange.as_ref();
-        if let Some(exchange) = exchange {
-            self.exchange_known(source, exchange, kinds);
-        }
-        let key = written.key.as_ref().and_then(|key| self.template(source, key, known));
-        let headers = self.templates(source, &written.headers, known);
-        let (exchange, key) = (exchange?, key?);
-        let reaches = reaches(&exchange.value, &key, topology, kinds);
-        let mandatory = self.mandatory(written.unroutable);
-        // An exchange that others declare may have bindings that the table does not know.
-        let passive =
-            topology.exchanges.get(&exchange.value).is_some_and(|e| e.declare == crate::topology::Declare::Passive);
-        if reaches.is_empty() && mandatory && !passive && kinds.contains_key(&exchange.value) {
-            let at = written.key.as_ref().map_or(written.at, |key| key.at);
-            let mut problem =
-                Problem::at(source, at, "unreceived-publish", "no queue of this table receives what is published here")
-                    .warning();
-            problem.hint = Some("bind a queue to it, or say `unroutable: accept` for a live-only route".into());
-            self.problems.push(problem);
-        }
-        Some(Action::Publish(Publish {
-            exchange: exchange.value.clone(),
-            key,
-            payload: self.payload(written.payload),
-            headers,
-            kind: written.kind.as_ref().map_or_else(|| id.unwrap_or_default().to_owned(), |at| at.value.clone()),
-            expires: written.expires,
-            priority: written.priority,
-            confirm_timeout: written.confirm_timeout.or(self.file.defaults.confirm_timeout).unwrap_or(CONFIRM_TIMEOUT),
-            mandatory,
-            status: written.status.unwrap_or(202),
-            reaches,
-            location: false,
-        }))
-    }
-
-    fn call(
-        &mut self,
-        source: &Source,
-        written: &CallFile,
-        known: &Known<'_>,
-        topology: &Topology,
-        kinds: &Kinds,
-    ) -> Option<Action> {
-        if let Some(queue) = &written.queue
-            && !topology.queues.contains_key(&queue.value)
-        {
-            let hint = suggest(&queue.value, topology.queues.keys().map(String::as_str));
-            let hint = hint.or(Some("declare it under `queues:`, with `declare: passive` when others make it".into()));
-            self.tell(source, queue.at, "unknown-queue", format!("there is no queue `{}`", queue.value), hint);
-        }
-        if let Some(exchange) = &written.exchange {
-            self.exchange_known(source, exchange, kinds);
-        }
-        let headers = self.templates(source, &written.headers, known);
-        let reply = written.reply_schema.as_ref().and_then(|node| self.schemas.resolve(source, node, self.problems));
-        let (exchange, key) = match (&written.queue, &written.exchange, &written.key) {
-            // A queue's name is no template: braces in it are braces.
-            (Some(queue), ..) => {
-                let pieces = vec![crate::route::template::Piece::Literal(queue.value.clone())];
-                (String::new(), Template { text: queue.value.clone(), pieces })
-            }
-            (None, Some(exchange), Some(key)) => (exchange.value.clone(), self.template(source, key, known)?),
-            _ => return None,
-        };
-        Some(Action::Call(Call {
-            exchange,
-            key,
-            timeout: written.timeout.or(self.file.defaults.timeout).unwrap_or(TIMEOUT),
-            headers,
-            reply,
-        }))
-    }
-
-    fn exchange_known(&mut self, source: &Source, exchange: &At<String>, kinds: &Kinds) {
-        if !kinds.contains_key(&exchange.value) {
-            let names = kinds.keys().map(String::as_str).filter(|name| !name.is_empty());
-            let hint = suggest(&exchange.value, names).or(Some("declare it under `exchanges:`".into()));
-            self.tell(
-                source,
-                exchange.at,
-                "unknown-exchange",
-                format!("there is no exchange `{}`", exchange.value),
-                hint,
-            );
-        }
-    }
-
-    fn templates(
-        &mut self,
-        source: &Source,
-        written: &[(Key, At<String>)],
-        known: &Known<'_>,
-    ) -> Vec<(String, Template)> {
-        let mut headers = Vec::new();
-        for (key, text) in written {
-            let taken = key.name.starts_with("fpesa-")
-                || key.name.starts_with("x-")
-                || matches!(key.name.as_str(), "traceparent" | "tracestate");
-            if taken || key.name.is_empty() || key.name.len() > 128 {
-                let hint = Some("names with `fpesa-` and `x-`, `traceparent` and `tracestate` are taken".into());
-                self.tell(source, key.at, "bad-value", format!("`{}` can't be a message header", key.name), hint);
-            }
-            if let Some(template) = self.template(source, text, known) {
-                headers.push((key.name.clone(), template));
-            }
-        }
-        headers
-    }
-
-    fn template(&mut self, source: &Source, text: &At<String>, known: &Known<'_>) -> Option<Template> {
-        let template = match Template::parse(&text.value) {
-            Ok(template) => template,
-            Err(why) => {
-                self.tell(source, text.at, "template-syntax", format!("this template can't be read: {why}"), None);
-                return None;
-            }
-        };
-        for reference in template.references() {
-            if let Err((message, hint)) = known.check(&reference.from) {
-                self.tell(source, text.at, "template-unknown", message, hint);
-            }
-        }
-        Some(template)
-    }
-}
-
-/// What a template of a route can name.
-struct Known<'a> {
-    path: &'a Params,
-    query: &'a Params,
-    header: &'a Params,
-    body: Option<&'a Body>,
-    segments: Option<&'a [Segment]>,
-}
-
-impl Known<'_> {
-    fn check(&self, from: &From) -> Result<(), (String, Option<String>)> {
-        let (params, name, group) = match from {
-            From::Id | From::Route => return Ok(()),
-            From::Body(path) => return self.check_body(path),
-            // What the path has is named well, declared or not: that is told where it belongs.
-            From::Path(name)
-                if self.segments.is_none_or(|s| {
-                    s.iter().any(|s| matches!(s, Segment::Param(n) | Segment::Rest(n) if n == name))
-                }) =>
-            {
-                return Ok(());
-            }
-            From::Path(name) => (self.path, name, "path"),
-            From::Query(name) => (self.query, name, "query"),
-            From::Header(name) => (self.header, name, "header"),
-        };
-        match params.0.iter().find(|param| param.name == *name) {
-            Some(param) if matches!(param.kind, Kind::Array(_)) => {
-                Err((format!("`{{{from}}}` is a list, and a list can't become text"), None))
-            }
-            Some(_) => Ok(()),
-            None => {
-                let hint = suggest(name, params.0.iter().map(|param| param.name.as_str()));
-                let hint = hint.or(Some(format!("declare it under `params.{group}`")));
-                Err((format!("`{{{from}}}`: this route has no {group} parameter `{name}`"), hint))
-            }
-        }
-    }
-
-    fn check_body(&self, path: &[String]) -> Result<(), (String, Option<String>)> {
-        let shown = path.join(".");
-        let Some(body) = self.body else {
-            return Err((format!("`{{body.{shown}}}`: this route takes no body"), Some("give it `body:`".into())));
-        };
-        if !body.json {
-            return Err((format!("`{{body.{shown}}}`: a body of type `{}` has no fields", body.content_type), None));
-        }
-        let Some(schema) = &body.schema else { return Ok(()) };
-        let mut here: &serde_json::Value = &schema.json;
-        for name in path {
-            // References and combinations may allow anything: what can't be ruled out is let through.
-            let open =
-                ["$ref", "$dynamicRef", "allOf", "anyOf", "oneOf", "if", "patternProperties", "unevaluatedProperties"];
-            if open.iter().any(|key| here.get(*key).is_some()) {
-                return Ok(());
-            }
-            if let Some(kind) = here.get("type").and_then(serde_json::Value::as_str)
-                && kind != "object"
-            {
-                return Err((format!("`{{body.{shown}}}`: the schema has {kind} where `{name}` is looked for"), None));
-            }
-            let properties = here.get("properties").and_then(serde_json::Value::as_object);
-            match properties.and_then(|properties| properties.get(name)) {
-                Some(next) => here = next,
-                None if here.get("additionalProperties") == Some(&serde_json::Value::Bool(false)) => {
-                    let hint = properties.and_then(|properties| suggest(name, properties.keys().map(String::as_str)));
-                    return Err((format!("`{{body.{shown}}}`: the schema rules out `{name}`"), hint));
-                }
-                None => return Ok(()),
-            }
-        }
-        match here.get("type").and_then(serde_json::Value::as_str) {
-            Some(kind @ ("object" | "array" | "null")) => {
-                Err((format!("`{{body.{shown}}}` is of type {kind} and can't become text"), None))
-            }
-            _ => Ok(()),
-        }
-    }
 }
 
 /// Marks publish routes whose messages a GET route gives one by one.
 fn locations(routes: &mut [Route]) {
-    let gets: Vec<Arc<[Segment]>> = routes
-        .iter()
-        .filter(|route| route.method == Method::Get)
-        .map(|route| route.segments.as_slice().into())
-        .collect();
+    let mut gets = HashSet::new();
+    for route in routes.iter().filter(|route| route.method == Method::Get) {
+        if let Some((Segment::Param(_), before)) = route.segments.split_last() {
+            gets.insert(shape(before));
+        }
+    }
     for route in routes {
-        let one_more = |get: &Arc<[Segment]>| {
-            get.split_last().is_some_and(|(last, before)| {
-                matches!(last, Segment::Param(_)) && shape(before) == shape(&route.segments)
-            })
-        };
-        let location = gets.iter().any(one_more);
+        let one_more = gets.contains(&shape(&route.segments));
         if let Action::Publish(publish) = &mut route.action {
-            publish.location = location;
+            publish.location = one_more;
         }
     }
 }

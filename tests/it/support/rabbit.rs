@@ -112,7 +112,8 @@ impl Rabbit {
         let cookie = home.join(".erlang.cookie");
         fs::write(&cookie, "fpesa-tests").unwrap();
         fs::set_permissions(&cookie, fs::Permissions::from_mode(0o400)).unwrap();
-        let plugins = if feed { "[rabbitmq_mqtt,rabbitmq_web_mqtt].\n" } else { "[].\n" };
+        let plugins =
+            if feed { "[rabbitmq_mqtt,rabbitmq_web_mqtt,rabbitmq_consistent_hash_exchange].\n" } else { "[].\n" };
         fs::write(home.join("enabled_plugins"), plugins).unwrap();
         let env: Vec<(String, String)> = [
             ("HOME", path("")),
