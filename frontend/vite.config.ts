@@ -17,6 +17,8 @@ export default defineConfig({
     proxy: {
       '/api': gateway,
       '/feed.json': gateway,
+      '/table.json': gateway,
+      '/pulse.json': gateway,
       '/openapi.json': gateway,
       '/asyncapi.json': gateway,
       '/readyz': gateway,

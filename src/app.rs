@@ -19,7 +19,7 @@ use crate::{
     http::{
         gateway,
         metrics::Metrics,
-        server,
+        pulse, server,
         state::Gateway,
         vitals::{Consuming, Look, Vitals},
     },
@@ -294,6 +294,7 @@ pub async fn serve(
             feed.close();
         });
     }
+    tokio::spawn(pulse::beat(gateway.clone(), shutdown.clone()));
     let connections = gateway.settings.limits.connections;
     let cors = cors(&gateway.settings.cors.origins);
     let handler = move |request: Request<Incoming>| {

@@ -1,9 +1,9 @@
-// The gateway's API: sending one message, and reading history. Refusals come back as problems (RFC 9457).
+// The gateway's API: sending, reading history, and what the gateway says of itself. Refusals come back as problems
+// (RFC 9457).
 
 import { readEvent, type Event } from './event';
 import { items, members } from './json';
-
-export const MESSAGES = '/api/v1/messages';
+import { historyPlaces, type HistoryPlaces, type TableDocument } from './table';
 
 export interface FieldError {
   in: 'body' | 'path' | 'query' | 'header';
@@ -30,54 +30,120 @@ export class Refused extends Error {
   }
 }
 
+/** What went wrong, whatever was thrown. */
+export const problemOf = (error: unknown, title: string): Problem =>
+  error instanceof Refused
+    ? error.problem
+    : {
+        status: 0,
+        title,
+        detail: 'The answer can’t be read: is this page of the same version as the gateway?',
+        errors: [],
+      };
+
 async function request(path: string, init?: RequestInit): Promise<Response> {
   let response: Response;
   try {
     response = await fetch(path, init);
   } catch {
-    throw new Refused({ status: 0, title: 'No connection', detail: 'The gateway can’t be reached.', errors: [] });
+    const detail = 'The gateway can’t be reached. Is it running, and is this machine online?';
+    throw new Refused({ status: 0, title: 'No connection', detail, errors: [] });
   }
-  if (!response.ok) throw new Refused(await problem(response));
+  if (!response.ok) throw new Refused(readProblem(response.status, response.headers, await response.text()));
   return response;
 }
 
-async function problem(response: Response): Promise<Problem> {
-  const said = (await response.json().catch(() => ({}))) as Partial<Problem>;
-  const retry = Number(response.headers.get('retry-after') ?? 'none');
+/** A refusal's answer as a problem, whatever it looks like. */
+export function readProblem(status: number, headers: Headers, body: string): Problem {
+  let said: Partial<Problem> = {};
+  try {
+    said = (JSON.parse(body) ?? {}) as Partial<Problem>;
+  } catch {
+    // No problem document: its status is all there is.
+  }
+  const retry = Number(headers.get('retry-after') ?? 'none');
   return {
-    status: response.status,
-    title: said.title ?? `Status ${response.status}`,
+    status,
+    title: said.title ?? `Status ${status}`,
     detail: said.detail ?? 'The gateway gave no reason.',
-    errors: said.errors ?? [],
+    errors: Array.isArray(said.errors) ? said.errors : [],
     ...(said.outcome === undefined ? {} : { outcome: said.outcome }),
     ...(Number.isNaN(retry) ? {} : { retryAfter: retry }),
   };
 }
 
-/** Sends a body; the id makes a second try of the same message harmless. Gives the message's id. */
-export async function send(body: string, id: string): Promise<string> {
-  const headers = { 'content-type': 'application/json', 'idempotency-key': id };
-  const response = await request(MESSAGES, { method: 'POST', headers, body });
-  const answer = (await response.json()) as { id: string };
-  return answer.id;
+/** What history is asked. */
+export interface PageQuery {
+  limit: number;
+  before?: string;
+  after?: string;
+  topic?: string;
+  until?: string;
 }
 
 export interface Page {
   events: Event[];
+  /** The same events as they came, one JSON text each. */
+  texts: string[];
   /** Cursor of the following, older page. */
   next: string | null;
 }
 
-/** One page of history, newest first. */
-export async function history(limit: number, before?: string): Promise<Page> {
-  const query = new URLSearchParams({ limit: String(limit), ...(before === undefined ? {} : { before }) });
-  const response = await request(`${MESSAGES}?${query.toString()}`);
-  const page = members(await response.text());
-  const events = items(page.get('items') ?? '[]').map(readEvent);
-  return {
-    events: events.filter((event) => event !== undefined),
-    next: JSON.parse(page.get('next') ?? 'null') as string | null,
-  };
+/** The table names no route that asks a history worker. */
+export class NoHistory extends Refused {
+  constructor() {
+    const detail =
+      'No GET route of the table calls a queue that a worker of kind `history` serves: add one as in the shipped routes.yaml.';
+    super({ status: 404, title: 'The table has no history', detail, errors: [] });
+  }
+}
+
+let places: Promise<HistoryPlaces> | undefined;
+
+/** Where history is; looked up once, and again after a reload may have moved it. */
+async function asHistory<T>(ask: (places: HistoryPlaces) => Promise<T>): Promise<T> {
+  places ??= table().then(historyPlaces);
+  try {
+    return await ask(await places);
+  } catch (error) {
+    places = undefined;
+    const moved = error instanceof Refused && error.problem.title === 'Not found';
+    if (!moved) throw error;
+    places = table().then(historyPlaces);
+    return ask(await places);
+  }
+}
+
+/** One page of history, newest first; with `after` oldest first. */
+export function history(query: PageQuery): Promise<Page> {
+  return asHistory(async ({ list }) => {
+    if (list === undefined) throw new NoHistory();
+    const given = Object.entries(query).filter(([, value]) => value !== undefined && value !== '');
+    const search = new URLSearchParams(given.map(([name, value]) => [name, String(value)]));
+    const response = await request(`${list}?${search.toString()}`);
+    const page = members(await response.text());
+    const read = items(page.get('items') ?? '[]').map((text) => ({ text, event: readEvent(text) }));
+    const found = read.flatMap(({ text, event }) => (event === undefined ? [] : [{ text, event }]));
+    return {
+      events: found.map(({ event }) => event),
+      texts: found.map(({ text }) => text),
+      next: JSON.parse(page.get('next') ?? 'null') as string | null,
+    };
+  });
+}
+
+/** One message; undefined where history does not have it. */
+export function one(id: string): Promise<Event | undefined> {
+  return asHistory(async ({ one }) => {
+    if (one === undefined) throw new NoHistory();
+    try {
+      const response = await request(one.replace(/\{[^}]+\}/, encodeURIComponent(id)));
+      return readEvent(await response.text());
+    } catch (error) {
+      if (error instanceof Refused && [404, 422].includes(error.problem.status)) return undefined;
+      throw error;
+    }
+  });
 }
 
 export interface FeedDocument {
@@ -87,7 +153,15 @@ export interface FeedDocument {
   password?: string;
 }
 
-/** Where and what a browser may listen to. */
-export async function feedDocument(): Promise<FeedDocument> {
-  return (await (await request('/feed.json')).json()) as FeedDocument;
+async function json<T>(path: string): Promise<T> {
+  return (await (await request(path)).json()) as T;
 }
+
+/** Where and what a browser may listen to. */
+export const feedDocument = (): Promise<FeedDocument> => json('/feed.json');
+/** The table in force. */
+export const table = (): Promise<TableDocument> => json('/table.json');
+/** The API's description. */
+export const openapi = (): Promise<unknown> => json('/openapi.json');
+/** The last quarter of an hour of the gateway that answers. */
+export const pulse = (): Promise<unknown> => json('/pulse.json');

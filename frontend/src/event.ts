@@ -9,6 +9,8 @@ export interface Event {
   /** The MQTT topic; empty where there is none. */
   subject: string;
   type: string;
+  /** `/` and the id of the route that it came in by. */
+  source: string;
   /** The data as it was sent, byte for byte; undefined where there is none. */
   data?: string;
 }
@@ -17,11 +19,12 @@ export interface Event {
 export function readEvent(text: string): Event | undefined {
   try {
     const envelope = JSON.parse(text) as Record<string, unknown>;
-    const { id, time, subject, type } = envelope;
+    const { id, time, subject, type, source } = envelope;
     if (typeof id !== 'string' || typeof time !== 'string' || typeof type !== 'string') return undefined;
     const raw = members(text);
     const data = raw.get('data') ?? raw.get('data_base64');
-    const event = { id, time: micros(time), subject: typeof subject === 'string' ? subject : '', type };
+    const word = (value: unknown): string => (typeof value === 'string' ? value : '');
+    const event = { id, time: micros(time), subject: word(subject), type, source: word(source) };
     return data === undefined ? event : { ...event, data };
   } catch {
     return undefined;

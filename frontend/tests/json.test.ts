@@ -30,6 +30,7 @@ test('an event keeps its data as text, and its time in microseconds', () => {
     id: 'i',
     type: 't',
     subject: '',
+    source: '',
     time: '2026-11-23T18:27:58.500000Z',
     data: '{"n":12345678901234567890}',
   });

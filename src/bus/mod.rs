@@ -2,7 +2,7 @@
 //! Adapters pass one contract suite and have no method that they must refuse; no adapter's type leaves its room.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     time::{Duration, Instant},
 };
 
@@ -40,6 +40,12 @@ pub trait Bus: Send + Sync + 'static {
     /// How the bus is now; cheap, and never waits.
     fn state(&self) -> BusState;
 
+    /// The topology's queues as they are now, as far as the bus knows: `None` for one that is not there, no entry for one
+    /// that it has not looked at. For people to see: it may be some seconds old. Cheap, and never waits.
+    fn queues(&self) -> BTreeMap<String, Option<QueueNow>> {
+        BTreeMap::new()
+    }
+
     /// Whether a topology that could not be declared is tried again by the bus itself.
     fn retries(&self) -> bool;
 
@@ -58,6 +64,15 @@ pub struct BusState {
     pub refused: Option<String>,
     /// Replies that came after their deadline, since the start.
     pub late_replies: u64,
+}
+
+/// A queue that is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct QueueNow {
+    /// Who takes messages from it, in any process.
+    pub consumers: u32,
+    /// Messages that wait to be taken.
+    pub messages: u64,
 }
 
 /// The link to the broker.

@@ -1,11 +1,18 @@
-//! The web app: files that are embedded in the executable, served with caching and a strict security policy.
+//! The web app: files that are embedded in the executable, served compressed, with caching and a strict security
+//! policy.
 
-use std::sync::LazyLock;
+use std::{
+    collections::HashMap,
+    io::Write as _,
+    sync::{LazyLock, Mutex, PoisonError},
+};
 
 use axum::{
     body::Body,
     http::{HeaderMap, HeaderName, HeaderValue, Response, StatusCode, header},
 };
+use bytes::Bytes;
+use flate2::{Compression, write::GzEncoder};
 use rust_embed::RustEmbed;
 
 /// What `frontend/` builds.
@@ -30,10 +37,17 @@ static SECURITY: LazyLock<[(HeaderName, HeaderValue); 3]> = LazyLock::new(|| {
 pub fn asset(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     let name = if path == "/" { "index.html" } else { path.strip_prefix('/')? };
     let file = Dist::get(name)?;
+    let zipped = accepts_gzip(headers).then(|| zipped(name, &file.data)).flatten();
     let hash: String = file.metadata.sha256_hash().iter().take(16).map(|byte| format!("{byte:02x}")).collect();
-    let tag = format!("\"{hash}\"");
+    let tag = format!("\"{hash}{}\"", if zipped.is_some() { "-gz" } else { "" });
     let unchanged = is_known(headers, &tag);
-    let mut response = Response::new(if unchanged { Body::empty() } else { Body::from(file.data) });
+    let encoded = zipped.is_some();
+    let body = match zipped {
+        _ if unchanged => Body::empty(),
+        Some(zipped) => Body::from(zipped),
+        None => Body::from(file.data),
+    };
+    let mut response = Response::new(body);
     if unchanged {
         *response.status_mut() = StatusCode::NOT_MODIFIED;
     }
@@ -43,6 +57,10 @@ pub fn asset(path: &str, headers: &HeaderMap) -> Option<Response<Body>> {
     out.insert(header::CACHE_CONTROL, HeaderValue::from_static(cache));
     out.insert(header::CONTENT_TYPE, HeaderValue::from_str(&content_type(file.metadata.mimetype())).ok()?);
     out.insert(header::ETAG, HeaderValue::from_str(&tag).ok()?);
+    out.insert(header::VARY, HeaderValue::from_static("Accept-Encoding"));
+    if encoded {
+        out.insert(header::CONTENT_ENCODING, HeaderValue::from_static("gzip"));
+    }
     out.extend(SECURITY.iter().cloned());
     Some(response)
 }
@@ -54,6 +72,43 @@ pub(super) fn is_known(headers: &HeaderMap, tag: &str) -> bool {
         .flat_map(|value| value.split(','))
         .map(str::trim)
         .any(|value| value.trim_start_matches("W/") == tag || value == "*")
+}
+
+/// Smaller files gain nothing worth a decoder's start.
+const WORTH_IT: usize = 1_024;
+
+/// A file as gzip, made once; `None` where that would be no smaller.
+fn zipped(name: &str, data: &[u8]) -> Option<Bytes> {
+    static MADE: LazyLock<Mutex<HashMap<String, Option<Bytes>>>> = LazyLock::new(Mutex::default);
+    let mut made = MADE.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(zipped) = made.get(name) {
+        return zipped.clone();
+    }
+    let mut encoder = GzEncoder::new(Vec::new(), Compression::best());
+    // Writing into memory does not fail.
+    let zipped = encoder.write_all(data).and_then(|()| encoder.finish()).ok();
+    let zipped = zipped.filter(|zipped| data.len() >= WORTH_IT && zipped.len() < data.len()).map(Bytes::from);
+    made.insert(name.to_owned(), zipped.clone());
+    zipped
+}
+
+/// Whether gzip is named (or everything is) and not by a quality of 0 (RFC 9110 section 12.5.3).
+fn accepts_gzip(headers: &HeaderMap) -> bool {
+    let values = headers.get_all(header::ACCEPT_ENCODING).iter().filter_map(|value| value.to_str().ok());
+    let mut any = None;
+    for coding in values.flat_map(|value| value.split(',')) {
+        let mut parts = coding.split(';').map(str::trim);
+        let name = parts.next().unwrap_or("");
+        let quality = parts.find_map(|part| part.strip_prefix("q=")).and_then(|q| q.parse::<f32>().ok());
+        let wanted = quality != Some(0.0);
+        if name.eq_ignore_ascii_case("gzip") || name.eq_ignore_ascii_case("x-gzip") {
+            return wanted;
+        }
+        if name == "*" {
+            any = Some(wanted);
+        }
+    }
+    any.unwrap_or(false)
 }
 
 fn content_type(mime: &str) -> String {

@@ -51,7 +51,11 @@ impl Gateway {
         if let Ok(value) = HeaderValue::from_str(&request_id) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
-        self.vitals.metrics.answered(label.name(), response.status().as_u16(), start.elapsed());
+        let (status, took) = (response.status().as_u16(), start.elapsed());
+        self.vitals.metrics.answered(label.name(), status, took);
+        if let Some(route) = &label.route {
+            self.pulse.answered(&route.action, status, took);
+        }
         response
     }
 
@@ -107,6 +111,7 @@ impl Gateway {
             self.vitals.bus.publish(message, Instant::now() + publish.confirm_timeout).await
         };
         self.vitals.metrics.published(&route.id, outcome);
+        self.pulse.published(outcome);
         if outcome != Outcome::Routed {
             return Err(Problem::publish(outcome, id));
         }

@@ -2,7 +2,7 @@
 
 use tokio::sync::Semaphore;
 
-use super::{documents::Documents, vitals::Vitals};
+use super::{documents::Documents, pulse::Pulse, vitals::Vitals};
 use crate::settings::Settings;
 
 /// Everything that a request needs.
@@ -13,6 +13,8 @@ pub struct Gateway {
     pub settings: Settings,
     /// Documents of the table in force.
     pub(super) documents: Documents,
+    /// The last quarter of an hour.
+    pub pulse: Pulse,
     /// Requests that may be worked on at the same time.
     pub(super) places: Semaphore,
     /// Calls that may wait at the same time.
@@ -24,6 +26,6 @@ impl Gateway {
     pub fn new(vitals: Vitals, settings: Settings) -> Self {
         let places = Semaphore::new(settings.limits.max_in_flight);
         let calls = Semaphore::new(settings.limits.max_calls);
-        Self { vitals, settings, documents: Documents::default(), places, calls }
+        Self { vitals, settings, documents: Documents::default(), pulse: Pulse::default(), places, calls }
     }
 }

@@ -12,6 +12,7 @@ use super::{
     feed,
     problem::Problem,
     state::Gateway,
+    table,
     vitals::{healthy, json_answer},
 };
 use crate::route::table::trimmed;
@@ -19,7 +20,8 @@ use crate::route::table::trimmed;
 /// Whether a path is one of the gateway's own, and whether it takes the method; `None` for all others.
 pub fn own(method: &Method, path: &str) -> Option<Result<(), Problem>> {
     let (taken, allow) = match trimmed(path) {
-        "/healthz" | "/readyz" | "/metrics" | "/feed.json" | "/mqtt" | "/openapi.json" | "/asyncapi.json" | "/docs" => {
+        "/healthz" | "/readyz" | "/metrics" | "/feed.json" | "/mqtt" | "/openapi.json" | "/asyncapi.json" | "/docs"
+        | "/table.json" | "/pulse.json" => {
             (matches!(*method, Method::GET | Method::HEAD), "GET, HEAD")
         }
         "/reload" => (*method == Method::POST, "POST"),
@@ -43,6 +45,8 @@ pub async fn answer(gateway: &Gateway, parts: &mut Parts) -> Option<Result<Respo
         "/docs" => assets::asset("/docs.html", &parts.headers).ok_or_else(Problem::not_found),
         "/reload" => gateway.vitals.reload(&parts.method, &parts.headers).await,
         "/feed.json" => Ok(json_answer(StatusCode::OK, &feed_document(gateway))),
+        "/table.json" => Ok(json_answer(StatusCode::OK, &table::document(&gateway.vitals))),
+        "/pulse.json" => Ok(json_answer(StatusCode::OK, &gateway.pulse.document())),
         _ => feed::upgrade(gateway, parts).await,
     })
 }

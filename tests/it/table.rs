@@ -180,6 +180,8 @@ async fn reserved_paths_are_refused() {
         "/openapi.json",
         "/docs",
         "/feed.json",
+        "/table.json",
+        "/pulse.json",
         "/mqtt",
         "/assets/x",
         "/{x}",

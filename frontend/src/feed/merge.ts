@@ -5,6 +5,10 @@ import type { Event } from '../event';
 export interface Entry extends Event {
   /** Whether history has it: until then it was only seen passing by. */
   kept: boolean;
+  /** When the page saw it first, in milliseconds since 1970; for what history has from the start 0. */
+  seen: number;
+  /** History was read past it and does not have it: refused by a queue that was full, though the feed carried it. */
+  lost?: boolean;
 }
 
 /** The order of history: by time, then by id; newest first. */
@@ -14,22 +18,38 @@ export function newestFirst(a: Event, b: Event): number {
   return 0;
 }
 
-/** The list with these events in it. What history has once is kept for good. */
-export function merge(entries: readonly Entry[], events: readonly Event[], kept: boolean): Entry[] {
-  const byId = new Map(entries.map((entry) => [entry.id, entry]));
-  let changed = false;
-  for (const event of events) {
-    const known = byId.get(event.id);
-    if (known === undefined) {
-      byId.set(event.id, { ...event, kept });
-      changed = true;
-    } else if (kept && !known.kept) {
-      // History's word counts: it has the event as it was first kept.
-      byId.set(event.id, { ...event, kept: true });
-      changed = true;
+/** The list with these events in it. What history has once is kept for good. Linear in the list, so that it can be done
+ *  many times a second. */
+export function merge(entries: readonly Entry[], events: readonly Event[], kept: boolean, seen = 0): Entry[] {
+  const wanted = new Map<string, Event>();
+  // The first of a batch counts, as the first of all does.
+  for (const event of events) if (!wanted.has(event.id)) wanted.set(event.id, event);
+  const out: Entry[] = [];
+  const moved: Entry[] = [];
+  for (const entry of entries) {
+    const event = wanted.get(entry.id);
+    if (event === undefined) {
+      out.push(entry);
+      continue;
     }
+    wanted.delete(entry.id);
+    if (!kept || entry.kept) out.push(entry);
+    // History's word counts: it has the event as it was first kept, perhaps at another time.
+    else moved.push({ ...event, kept: true, seen: entry.seen });
   }
-  return changed ? [...byId.values()].sort(newestFirst) : [...entries];
+  for (const event of wanted.values()) moved.push({ ...event, kept, seen });
+  if (moved.length === 0) return out;
+  moved.sort(newestFirst);
+  const both: Entry[] = [];
+  let next = 0;
+  for (const entry of out) {
+    for (let one = moved[next]; one !== undefined && newestFirst(one, entry) < 0; one = moved[next]) {
+      both.push(one);
+      next += 1;
+    }
+    both.push(entry);
+  }
+  return both.concat(moved.slice(next));
 }
 
 /** How far history is read again behind the last event that it was known to have: what came late is found by it. */
@@ -41,4 +61,36 @@ export function gapFloor(entries: readonly Entry[]): string | undefined {
   if (newest === undefined) return undefined;
   const floor = new Date(newest.time).getTime() - OVERLAP_MS;
   return Number.isNaN(floor) ? newest.time : new Date(floor).toISOString().replace('Z', '000Z');
+}
+
+/** An event that history does not have this long after the page saw it is lost, though nothing newer was kept. */
+export const PATIENCE_MS = 20_000;
+/** History keeps in batches, not in order: so much newer must be what it has, to say that it passed an event over. */
+export const PASSED_MS = 3_000;
+/** A lost one is shown for so long, and then leaves the list. */
+export const FADES_AFTER_MS = 30_000;
+
+/**
+ * What is lost, and what has faded. Asked after a successful read of history that reached down to `covered`: above it, what
+ * history did not tell it does not have.
+ */
+export function judge(entries: readonly Entry[], covered: string, now: number): Entry[] {
+  const newest = entries.find((entry) => entry.kept);
+  const kept = newest === undefined ? -Infinity : new Date(newest.time).getTime();
+  let changed = false;
+  const judged = entries.flatMap((entry): Entry[] => {
+    if (entry.kept || entry.time < covered) return [entry];
+    const passed = kept - new Date(entry.time).getTime() >= PASSED_MS;
+    const age = now - entry.seen;
+    if (passed && entry.lost === true && age >= FADES_AFTER_MS) {
+      changed = true;
+      return [];
+    }
+    if (entry.lost !== true && (age >= PATIENCE_MS || (passed && age >= PASSED_MS))) {
+      changed = true;
+      return [{ ...entry, lost: true }];
+    }
+    return [entry];
+  });
+  return changed ? judged : [...entries];
 }

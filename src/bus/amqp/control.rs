@@ -17,13 +17,14 @@ use tokio_util::sync::CancellationToken;
 
 use super::{
     Shared,
+    census::Census,
     convert::short,
     declare::{declare, is_not_found},
     held,
     link::{ANSWER_WITHIN, Ended, silence, supervise},
 };
 use crate::{
-    bus::BusError,
+    bus::{BusError, QueueNow},
     topology::{Declare as Who, Topology, Version},
 };
 
@@ -58,6 +59,7 @@ async fn run(shared: &Shared, received: &mut mpsc::Receiver<Declare>) -> Ended {
         why = silence(&connection, || false) => Ended::after_up(why),
     };
     shared.watched.store(false, Ordering::Release);
+    held(&shared.queues).clear();
     ended
 }
 
@@ -70,6 +72,7 @@ async fn watch(
     let topology = held(&shared.topology).clone();
     settle(shared, declare_in_time(connection, &topology, version).await);
     let mut look = tokio::time::interval(LOOK);
+    let mut census = Census::default();
     look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
         tokio::select! {
@@ -100,8 +103,9 @@ async fn watch(
                 if held(&shared.refused).is_some() {
                     settle(shared, declare_in_time(connection, &topology, version).await);
                 }
-                match tokio::time::timeout(LOOK_WITHIN, missing(connection, &topology)).await {
+                match tokio::time::timeout(LOOK_WITHIN, missing(connection, &topology, &mut census)).await {
                     Ok(Ok(missing)) => {
+                        census.tell(&topology, &mut held(&shared.queues));
                         // At the second look in a row: declared while the broker still deletes it, a quorum queue came
                         // back without what belongs to it (seen with RabbitMQ 3.10.8).
                         let declares_again = !missing.is_empty() && missing == *held(&shared.missing);
@@ -140,17 +144,30 @@ fn settle(shared: &Shared, result: Result<(), BusError>) {
     *known = refused;
 }
 
-async fn missing(connection: &Connection, topology: &Topology) -> lapin::Result<BTreeSet<String>> {
+/// Looks at the queues and exchanges that publish routes reach, and tells which are not there; at other queues when it
+/// is their turn.
+async fn missing(
+    connection: &Connection,
+    topology: &Topology,
+    census: &mut Census,
+) -> lapin::Result<BTreeSet<String>> {
     let mut missing = BTreeSet::new();
     let mut channel = connection.create_channel().await?;
-    for name in &topology.watched_queues {
+    for name in topology.watched_queues.iter().cloned().chain(census.due(topology)) {
         let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        if let Err(error) = channel.queue_declare(short(name), options, FieldTable::default()).await {
-            if !is_not_found(&error) {
-                return Err(error);
+        match channel.queue_declare(short(&name), options, FieldTable::default()).await {
+            Ok(queue) => {
+                let now = QueueNow { consumers: queue.consumer_count(), messages: queue.message_count().into() };
+                census.seen(topology, name, Some(now));
             }
-            missing.insert(name.clone());
-            channel = connection.create_channel().await?;
+            Err(error) if !is_not_found(&error) => return Err(error),
+            Err(_) => {
+                if topology.watched_queues.contains(&name) {
+                    missing.insert(name.clone());
+                }
+                census.seen(topology, name, None);
+                channel = connection.create_channel().await?;
+            }
         }
     }
     for name in &topology.watched_exchanges {

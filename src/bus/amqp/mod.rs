@@ -2,7 +2,7 @@
 //! whole and made anew, and what was under way on it is told to be unknown. No type of lapin's leaves this room.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicBool, AtomicU64, Ordering},
@@ -15,12 +15,13 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Bus, BusError, BusState, Deliveries, Link, pending::Pending, stamp_call};
+use super::{Bus, BusError, BusState, Deliveries, Link, QueueNow, pending::Pending, stamp_call};
 use crate::{
     message::{CallError, Message, Outcome, Reply},
     topology::{QueueKind, Topology},
 };
 
+mod census;
 mod consumer;
 mod control;
 mod convert;
@@ -53,6 +54,8 @@ struct Shared {
     topology: Mutex<Topology>,
     missing: Mutex<BTreeSet<String>>,
     refused: Mutex<Option<String>>,
+    /// What was last seen of the topology's queues on the link of now.
+    queues: Mutex<BTreeMap<String, Option<QueueNow>>>,
     pending: Pending,
     /// Where replies come to; changes with each connection of the caller.
     reply_to: Mutex<Option<String>>,
@@ -73,6 +76,7 @@ impl Amqp {
             topology: Mutex::default(),
             missing: Mutex::default(),
             refused: Mutex::default(),
+            queues: Mutex::default(),
             pending: Pending::default(),
             reply_to: Mutex::default(),
             late_replies: AtomicU64::new(0),
@@ -149,6 +153,10 @@ impl Bus for Amqp {
             refused: held(&self.shared.refused).clone(),
             late_replies: self.shared.late_replies.load(Ordering::Relaxed),
         }
+    }
+
+    fn queues(&self) -> BTreeMap<String, Option<QueueNow>> {
+        held(&self.shared.queues).clone()
     }
 
     fn retries(&self) -> bool {

@@ -2,6 +2,7 @@
 //! HTTP's types enter; the live feed hears of messages through a callback.
 
 use std::{
+    collections::BTreeMap,
     fs::{self, File, TryLockError},
     io::{Read as _, Seek as _, Write as _},
     path::Path,
@@ -16,7 +17,7 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
-use super::{Bus, BusError, BusState, Deliveries, Link, pending::Pending};
+use super::{Bus, BusError, BusState, Deliveries, Link, QueueNow, pending::Pending};
 use crate::{
     message::{Away, CallError, Message, Outcome, Reply},
     topology::{Declare, QueueKind, Topology},
@@ -241,6 +242,15 @@ impl Bus for Embedded {
             refused: None,
             late_replies: self.shared.late_replies.load(Ordering::Relaxed),
         }
+    }
+
+    fn queues(&self) -> BTreeMap<String, Option<QueueNow>> {
+        let broker = self.shared.broker();
+        let now = |queue: &queue::Queue| QueueNow {
+            consumers: u32::try_from(queue.consumers.len()).unwrap_or(u32::MAX),
+            messages: queue.waiting,
+        };
+        broker.topology.queues.keys().map(|name| (name.clone(), broker.queues.get(name).map(now))).collect()
     }
 
     fn retries(&self) -> bool {

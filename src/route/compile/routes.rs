@@ -12,7 +12,7 @@ use crate::route::{
 };
 
 /// Paths that the gateway answers itself.
-pub const RESERVED: [&str; 10] = [
+pub const RESERVED: [&str; 12] = [
     "/",
     "/healthz",
     "/readyz",
@@ -22,6 +22,8 @@ pub const RESERVED: [&str; 10] = [
     "/asyncapi.json",
     "/docs",
     "/feed.json",
+    "/table.json",
+    "/pulse.json",
     "/mqtt",
 ];
 /// Folder of the web app's files.
