@@ -42,7 +42,8 @@ export function connect(listener: Listener): () => void {
   };
 
   const open = async (): Promise<void> => {
-    listener.state('connecting');
+    // Coming back is told as being away until it is done: a state that flickers helps nobody.
+    if (tries === 0 && refusals === 0) listener.state('connecting');
     try {
       const [{ default: mqtt }, document] = await Promise.all([import('mqtt'), feedDocument()]);
       if (stopped) return;
