@@ -84,10 +84,10 @@ test('thousands in a burst: few elements, the rest counted, and nothing moves wh
   await expect(page.getByText('No messages yet')).toBeVisible();
   // 1,000 a second for six seconds.
   const from = Date.now();
-  for (let n = 0; n < 6_000; n += 1) {
-    feed.carry(`burst ${n}`);
+  for (let n = 0; n < 6_000; n += 20) {
+    feed.carry(Array.from({ length: 20 }, (_, m) => `burst ${n + m}`));
     const early = n - (Date.now() - from);
-    if (early > 10) await new Promise((done) => setTimeout(done, early));
+    if (early > 0) await new Promise((done) => setTimeout(done, early));
   }
   await expect(page.locator('.messages .text').first()).toHaveText('burst 5999');
   await expect(page.locator('.numbers')).toContainText('5,000 shown');
@@ -97,7 +97,7 @@ test('thousands in a burst: few elements, the rest counted, and nothing moves wh
 
   await page.getByRole('button', { name: 'Pause' }).click();
   const before = await texts(page);
-  for (let n = 0; n < 300; n += 1) feed.carry(`later ${n}`);
+  feed.carry(Array.from({ length: 300 }, (_, n) => `later ${n}`));
   await expect(page.getByRole('button', { name: '300 new' })).toBeVisible();
   expect(await texts(page)).toEqual(before);
   await page.getByRole('button', { name: '300 new' }).click();
@@ -159,8 +159,9 @@ test('the first load is small on the wire, and only from here', async ({ page, g
   const scripts = loaded.filter(({ url }) => url.endsWith('.js'));
   expect(scripts.length).toBeGreaterThan(1);
   expect(scripts.every(({ encoding }) => encoding === 'gzip')).toBe(true);
-  // With MQTT.js, which comes later.
-  expect(loaded.reduce((sum, { size }) => sum + size, 0)).toBeLessThan(200 * 1024);
+  // With MQTT.js, which comes later; what the gateway tells of itself is none of it.
+  const files = loaded.filter(({ url }) => !/\.json|\/api\//.test(url));
+  expect(files.reduce((sum, { size }) => sum + size, 0)).toBeLessThan(200 * 1024);
   const plain = await fetch(`${gateway.url}/`, { headers: { 'accept-encoding': 'identity' } });
   expect(plain.headers.get('content-encoding')).toBeNull();
   expect(plain.headers.get('content-security-policy')).not.toContain('unsafe');

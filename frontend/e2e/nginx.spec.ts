@@ -1,11 +1,12 @@
 // The page through nginx, on RabbitMQ and PostgreSQL: what `make run-rabbitmq` starts, driven in Chromium.
 
 import { expect, test } from '@playwright/test';
-import { spawn, type ChildProcess } from 'node:child_process';
+import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
 import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
+import { allTexts } from './support';
 
 const root = resolve(import.meta.dirname, '../..');
 // As `make run-rabbitmq` keeps it, and short: PostgreSQL's socket has a path of at most 107 bytes.
@@ -44,35 +45,89 @@ const post = (text: string): Promise<Response> =>
     body: JSON.stringify({ text, topic: 'nginx' }),
   });
 
+const pid = (name: string): number => Number(readFileSync(join(data, `run/${name}.pid`), 'utf8'));
+
+/** The environment that the node runs in, for its own tool. */
+function rabbitmqctl(...args: string[]): void {
+  const of = readFileSync(`/proc/${pid('rabbitmq')}/environ`, 'utf8').split('\0');
+  const env = Object.fromEntries(
+    of.flatMap((one) => (one.includes('=') ? [one.split(/=(.*)/s).slice(0, 2)] : [])) as [string, string][],
+  );
+  const done = spawnSync('/usr/lib/rabbitmq/bin/rabbitmqctl', args, { env, encoding: 'utf8' });
+  expect(done.status, done.stderr).toBe(0);
+}
+
 test('the page gets every message through nginx, and a gateway may die', async ({ page }) => {
   test.setTimeout(120_000);
   const errors: string[] = [];
   page.on('console', (message) => {
     if (message.type() === 'error') errors.push(message.text());
   });
-  await page.goto(url);
-  await expect(page.getByRole('status').first()).toHaveText('Live');
-  await page.getByLabel('Text').fill('Hello through nginx');
-  await page.getByRole('button', { name: 'Send' }).click();
-  await expect(page.getByText('Kept as')).toBeVisible();
-  const texts = page.locator('.messages .text');
-  await expect(texts).toHaveText(['Hello through nginx']);
+  await page.goto(`${url}/#/send/post-message`);
+  await expect(page.locator('.state')).toHaveText('Live');
+  await page.locator('#f-body_2ftext').fill('Hello through nginx');
+  await page.getByRole('button', { name: 'Send', exact: true }).click();
+  await expect(page.locator('.kept')).toContainText('Kept as');
+  await page.getByRole('link', { name: 'Live', exact: true }).click();
+  await expect(page.locator('.messages .text')).toHaveText(['Hello through nginx']);
 
   const sent = ['Hello through nginx'];
   const answers: number[] = [];
   for (let n = 0; n < 40; n++) {
-    if (n === 10) process.kill(Number(readFileSync(join(data, 'run/gateway-1.pid'), 'utf8')), 'SIGKILL');
+    if (n === 10) process.kill(pid('gateway-1'), 'SIGKILL');
     const response = await post(`message ${n}`);
     answers.push(response.status);
     if (response.status === 202) sent.push(`message ${n}`);
   }
   // Nothing was under way when it died, and nobody is sent to a gateway that is not there.
   expect(answers).toEqual(answers.map(() => 202));
-  await expect(texts).toHaveText(sent.toReversed());
+  await expect(page.locator('.numbers')).toContainText(`${sent.length} shown`);
   // Seen live first, then confirmed by history.
-  await expect(page.locator('.mark')).toHaveCount(0);
+  await expect(page.locator('.row .mark')).toHaveCount(0);
+  expect(await allTexts(page)).toEqual(sent.toReversed());
   await page.screenshot({ path: 'test-results/nginx.png' });
+  // The same build, the same views: two workers of each kind.
+  await page.getByRole('link', { name: 'Table', exact: true }).click();
+  await expect(page.locator('.lane').first().locator('.queue')).toContainText('2 consumers');
+  await page.getByRole('link', { name: 'Pulse', exact: true }).click();
+  await expect(page.locator('canvas').first()).toBeVisible();
+  await expect(page.getByText('RabbitMQ counts them')).toBeVisible();
   expect(errors).toEqual([]);
+});
+
+test('a message that a full queue refused is on the feed all the same, and is marked', async ({ page }) => {
+  test.setTimeout(90_000);
+  await page.clock.install();
+  await page.goto(url);
+  await expect(page.locator('.state')).toHaveText('Live');
+  // Nobody takes messages, and the queue takes no further one.
+  for (const name of ['persist-1', 'persist-2']) process.kill(pid(name), 'SIGSTOP');
+  rabbitmqctl(
+    'set_policy',
+    'full',
+    '^messages.persist$',
+    '{"max-length":1,"overflow":"reject-publish"}',
+    '--apply-to',
+    'queues',
+  );
+  // What the stopped workers were given already does not count: some thousands are taken before the first refusal.
+  const refused: string[] = [];
+  for (let n = 0; refused.length < 3 && n < 60; n += 1) {
+    const batch = Array.from({ length: 100 }, (_, m) => `filling ${n}-${m}.`);
+    const answers = await Promise.all(batch.map(post));
+    refused.push(...batch.filter((_, m) => answers[m]?.status === 503));
+  }
+  expect(refused.length).toBeGreaterThan(2);
+  const seen = page.locator('.message', { hasText: refused.at(-1) ?? '' });
+  await expect(seen.locator('.mark')).toHaveText('not in history yet');
+  // The queue has room again, and workers: history goes on, without it.
+  rabbitmqctl('clear_policy', 'full');
+  for (const name of ['persist-1', 'persist-2']) process.kill(pid(name), 'SIGCONT');
+  await page.clock.fastForward(25_000);
+  await expect(seen.locator('.mark')).toHaveText('not kept');
+  expect((await post('and on')).status).toBe(202);
+  await expect(page.locator('.messages .text').first()).toHaveText('and on');
+  await expect(page.locator('.message', { hasText: 'and on' }).locator('.mark')).toHaveCount(0);
 });
 
 test('a page that is refused and a path that is not there are told as problems', async () => {

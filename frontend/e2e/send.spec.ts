@@ -136,7 +136,7 @@ test('a form for a whole schema: refused at its fields, in step with its JSON, t
   );
   await form.getByRole('tab', { name: 'Form' }).click();
   await expect(form.getByLabel('name', { exact: false }).first()).toHaveValue('Ana Maria');
-  await expect(form.getByLabel('card', { exact: false })).toHaveValue('4711');
+  await expect(form.getByRole('textbox', { name: 'card', exact: true })).toHaveValue('4711');
 
   await form.getByRole('button', { name: 'Send', exact: true }).click();
   await expect(page.locator('.status')).toContainText('202 Accepted');

@@ -86,21 +86,24 @@ export class Feed {
     this.open.clear();
   }
 
-  /** Carries an event that nobody kept, as a broker's feed does when a full queue refused it. */
-  carry(text: string, secondsAgo = 0): void {
-    this.carried += 1;
-    const at = new Date(Date.now() - secondsAgo * 1_000).toISOString();
-    const event = {
-      specversion: '1.0',
-      id: randomUUID(),
-      source: '/post-message',
-      type: 'post-message',
-      subject: 'messages/general',
-      // Later ones of the same millisecond are later.
-      time: at.replace('Z', `${String(this.carried % 1_000).padStart(3, '0')}Z`),
-      data: { text },
-    };
-    for (const socket of this.open) socket.send(publish('messages/general', JSON.stringify(event)));
+  /** Carries events that nobody kept, as a broker's feed does when a full queue refused them. */
+  carry(texts: string | string[], secondsAgo = 0): void {
+    const packets = [texts].flat().map((text) => {
+      this.carried += 1;
+      const at = new Date(Date.now() - secondsAgo * 1_000).toISOString();
+      const event = {
+        specversion: '1.0',
+        id: randomUUID(),
+        source: '/post-message',
+        type: 'post-message',
+        subject: 'messages/general',
+        // Later ones of the same millisecond are later.
+        time: at.replace('Z', `${String(this.carried % 1_000).padStart(3, '0')}Z`),
+        data: { text },
+      };
+      return publish('messages/general', JSON.stringify(event));
+    });
+    for (const socket of this.open) socket.send(Buffer.concat(packets));
   }
 }
 

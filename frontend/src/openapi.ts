@@ -39,21 +39,21 @@ function followed(value: unknown, document: unknown): unknown {
   return isObject(value) && typeof value.$ref === 'string' ? resolve(value, [document]) : value;
 }
 
-/** Operations in the document's order. */
+/** The table's operations in the document's order; the gateway's own paths are none of them. */
 export function readApi(document: unknown): Api {
   const paths = isObject(document) && isObject(document.paths) ? document.paths : {};
   const operations = Object.entries(paths).flatMap(([path, item]) => {
     if (!isObject(item)) return [];
     return METHODS.flatMap((method): Operation[] => {
       const operation = item[method];
-      if (!isObject(operation)) return [];
+      if (!isObject(operation) || !isObject(operation['x-fpesa'])) return [];
       const own = Array.isArray(operation.parameters) ? operation.parameters : [];
       const shared = Array.isArray(item.parameters) ? item.parameters : [];
       const parameters = [...(shared as unknown[]), ...(own as unknown[])]
         .map((one) => followed(one, document))
         .filter(isObject);
       const body = bodyOf(followed(operation.requestBody, document));
-      const marked = isObject(operation['x-fpesa']) ? operation['x-fpesa'].action : undefined;
+      const marked = operation['x-fpesa'].action;
       const summary = word(operation.summary);
       const description = word(operation.description);
       return [

@@ -26,8 +26,7 @@ const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 /// Outcomes of a publish, as the metrics name them.
 const OUTCOMES: [&str; 5] = ["routed", "rejected", "unroutable", "not-sent", "unknown"];
 /// Upper bounds of the call latency's buckets, in milliseconds; one bucket more is for what took longer.
-const BOUNDS: [u64; 20] =
-    [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1_000, 2_000, 5_000, 10_000];
+const BOUNDS: [u64; 20] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1_000, 2_000, 5_000, 10_000];
 
 type Counts = [u64; CLASSES.len() + OUTCOMES.len() + BOUNDS.len() + 1];
 

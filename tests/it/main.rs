@@ -24,6 +24,7 @@ mod import;
 mod keeping;
 mod links;
 mod outages;
+mod page;
 mod rabbitmq;
 mod reload;
 mod replaying;

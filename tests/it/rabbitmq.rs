@@ -189,6 +189,14 @@ async fn the_whole_path(rabbit: &Rabbit) {
     let one = app.json(&format!("/api/v1/messages/{id}")).await;
     assert_eq!(one["subject"], "messages/orders");
     crate::feed::by_the_real_plugin(&app, rabbit).await;
+    eventually("the consumers of all queues to be known", || async {
+        let table = app.json("/table.json").await;
+        let queues = table["queues"].as_array()?.iter();
+        let told: Vec<_> = queues.map(|queue| (queue["name"].as_str(), queue["consumers"].as_u64())).collect();
+        let wanted = [("messages.dead", 0), ("messages.history", 1), ("messages.persist", 1)];
+        (told == wanted.map(|(name, consumers)| (Some(name), Some(consumers)))).then_some(())
+    })
+    .await;
     let refused = app.get("/api/v1/messages?before=bent").await;
     assert_eq!(refused.status(), 422);
     assert_eq!(refused.headers()["content-type"], "application/problem+json");

@@ -146,11 +146,7 @@ fn settle(shared: &Shared, result: Result<(), BusError>) {
 
 /// Looks at the queues and exchanges that publish routes reach, and tells which are not there; at other queues when it
 /// is their turn.
-async fn missing(
-    connection: &Connection,
-    topology: &Topology,
-    census: &mut Census,
-) -> lapin::Result<BTreeSet<String>> {
+async fn missing(connection: &Connection, topology: &Topology, census: &mut Census) -> lapin::Result<BTreeSet<String>> {
     let mut missing = BTreeSet::new();
     let mut channel = connection.create_channel().await?;
     for name in topology.watched_queues.iter().cloned().chain(census.due(topology)) {
