@@ -68,7 +68,8 @@ export async function accessible(page: Page, what: string): Promise<void> {
 /** Stands between the page and the feed. */
 export class Feed {
   private readonly open = new Set<WebSocketRoute>();
-  private carried = 0;
+  /** Microseconds of the last one: each is later than the one before. */
+  private last = 0;
 
   static async between(page: Page): Promise<Feed> {
     const feed = new Feed();
@@ -89,16 +90,16 @@ export class Feed {
   /** Carries events that nobody kept, as a broker's feed does when a full queue refused them. */
   carry(texts: string | string[], secondsAgo = 0): void {
     const packets = [texts].flat().map((text) => {
-      this.carried += 1;
-      const at = new Date(Date.now() - secondsAgo * 1_000).toISOString();
+      const now = (Date.now() - secondsAgo * 1_000) * 1_000;
+      this.last = secondsAgo > 0 ? now : Math.max(this.last + 1, now);
+      const at = new Date(Math.floor(this.last / 1_000)).toISOString();
       const event = {
         specversion: '1.0',
         id: randomUUID(),
         source: '/post-message',
         type: 'post-message',
         subject: 'messages/general',
-        // Later ones of the same millisecond are later.
-        time: at.replace('Z', `${String(this.carried % 1_000).padStart(3, '0')}Z`),
+        time: at.replace('Z', `${String(this.last % 1_000).padStart(3, '0')}Z`),
         data: { text },
       };
       return publish('messages/general', JSON.stringify(event));

@@ -45,7 +45,16 @@ let closing: Promise<void> | undefined;
 const fitsFilter = (event: Event): boolean =>
   (topic.value === '' || topicMatches(topic.value, event.subject)) &&
   (text.value === '' || haystack(event).includes(text.value.toLowerCase()));
-const haystack = (event: Event): string => `${event.subject} ${event.id} ${event.data ?? ''}`.toLowerCase();
+/** What is searched, made once for each. */
+const haystacks = new WeakMap<Event, string>();
+function haystack(event: Event): string {
+  let text = haystacks.get(event);
+  if (text === undefined) {
+    text = `${event.subject} ${event.id} ${event.data ?? ''}`.toLowerCase();
+    haystacks.set(event, text);
+  }
+  return text;
+}
 
 function put(list: Entry[]): void {
   if (list.length > MOST) {
