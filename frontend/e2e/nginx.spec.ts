@@ -47,6 +47,19 @@ const post = (text: string): Promise<Response> =>
 
 const pid = (name: string): number => Number(readFileSync(join(data, `run/${name}.pid`), 'utf8'));
 
+/** Ends a process, and waits until its connections are closed: what is sent before that is under way. */
+async function killed(id: number): Promise<void> {
+  process.kill(id, 'SIGKILL');
+  const state = (): string => {
+    try {
+      return /\) (\w)/.exec(readFileSync(`/proc/${id}/stat`, 'utf8'))?.[1] ?? '';
+    } catch {
+      return '';
+    }
+  };
+  await expect.poll(state, { intervals: [5] }).toMatch(/^[ZX]?$/);
+}
+
 /** The environment that the node runs in, for its own tool. */
 function rabbitmqctl(...args: string[]): void {
   const of = readFileSync(`/proc/${pid('rabbitmq')}/environ`, 'utf8').split('\0');
@@ -74,7 +87,7 @@ test('the page gets every message through nginx, and a gateway may die', async (
   const sent = ['Hello through nginx'];
   const answers: number[] = [];
   for (let n = 0; n < 40; n++) {
-    if (n === 10) process.kill(pid('gateway-1'), 'SIGKILL');
+    if (n === 10) await killed(pid('gateway-1'));
     const response = await post(`message ${n}`);
     answers.push(response.status);
     if (response.status === 202) sent.push(`message ${n}`);
@@ -100,34 +113,34 @@ test('a message that a full queue refused is on the feed all the same, and is ma
   await page.clock.install();
   await page.goto(url);
   await expect(page.locator('.state')).toHaveText('Live');
-  // Nobody takes messages, and the queue takes no further one.
-  for (const name of ['persist-1', 'persist-2']) process.kill(pid(name), 'SIGSTOP');
-  rabbitmqctl(
-    'set_policy',
-    'full',
-    '^messages.persist$',
-    '{"max-length":1,"overflow":"reject-publish"}',
-    '--apply-to',
-    'queues',
-  );
-  // What the stopped workers were given already does not count: some thousands are taken before the first refusal.
+  const persist = ['persist-1', 'persist-2'].map(pid);
   const refused: string[] = [];
-  for (let n = 0; refused.length < 3 && n < 60; n += 1) {
-    const batch = Array.from({ length: 100 }, (_, m) => `filling ${n}-${m}.`);
-    const answers = await Promise.all(batch.map(post));
-    refused.push(...batch.filter((_, m) => answers[m]?.status === 503));
+  try {
+    // Nobody takes messages, and the queue takes no further one.
+    for (const one of persist) process.kill(one, 'SIGSTOP');
+    const full = '{"max-length":1,"overflow":"reject-publish"}';
+    rabbitmqctl('set_policy', 'full', '^messages.persist$', full, '--apply-to', 'queues');
+    // What the stopped workers were given already does not count: some thousands are taken before the first refusal.
+    for (let n = 0; refused.length < 3 && n < 60; n += 1) {
+      const batch = Array.from({ length: 100 }, (_, m) => `filling ${n}-${m}.`);
+      const answers = await Promise.all(batch.map(post));
+      refused.push(...batch.filter((_, m) => answers[m]?.status === 503));
+    }
+    expect(refused.length).toBeGreaterThan(2);
+    await page.getByLabel('Text filter').fill(refused.at(-1) ?? '');
+    await expect(page.locator('.messages .text')).toHaveText([refused.at(-1) ?? '']);
+    await expect(page.locator('.row .mark')).toHaveText(['not in history yet']);
+    rabbitmqctl('clear_policy', 'full');
+  } finally {
+    for (const one of persist) process.kill(one, 'SIGCONT');
   }
-  expect(refused.length).toBeGreaterThan(2);
-  const seen = page.locator('.message', { hasText: refused.at(-1) ?? '' });
-  await expect(seen.locator('.mark')).toHaveText('not in history yet');
   // The queue has room again, and workers: history goes on, without it.
-  rabbitmqctl('clear_policy', 'full');
-  for (const name of ['persist-1', 'persist-2']) process.kill(pid(name), 'SIGCONT');
   await page.clock.fastForward(25_000);
-  await expect(seen.locator('.mark')).toHaveText('not kept');
+  await expect(page.locator('.row .mark')).toHaveText(['not kept']);
   expect((await post('and on')).status).toBe(202);
-  await expect(page.locator('.messages .text').first()).toHaveText('and on');
-  await expect(page.locator('.message', { hasText: 'and on' }).locator('.mark')).toHaveCount(0);
+  await page.getByLabel('Text filter').fill('and on');
+  await expect(page.locator('.messages .text')).toHaveText(['and on']);
+  await expect(page.locator('.row .mark')).toHaveCount(0);
 });
 
 test('a page that is refused and a path that is not there are told as problems', async () => {

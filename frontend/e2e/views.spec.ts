@@ -15,7 +15,7 @@ test('the table shows who consumes, and a broken edit with its line', async ({ p
   await expect(page.getByText('The last edit is not in force')).toBeVisible();
   const told = page.locator('.problems li', { hasText: 'did you mean' });
   await expect(told).toContainText(/routes\.yaml:\d+:\d+/);
-  await expect(told).toContainText('`publish` has no key `exchnage`');
+  await expect(told).toContainText('publish has no key exchnage');
   await expect(told.locator('.caret')).toContainText('^^^^^^^^');
   await page.screenshot({ path: 'test-results/table-broken.png' });
   await accessible(page, 'a broken table');
@@ -154,7 +154,8 @@ for (const scheme of ['light', 'dark'] as const) {
         expect(await overflow(page), `${view} at ${width}`).toBeLessThanOrEqual(0);
         if (width !== 2560 || scheme === 'light')
           await page.screenshot({ path: `test-results/${name}-${width}-${scheme}.png` });
-        if (width !== 2560) await accessible(page, `${view} at ${width}, ${scheme}`);
+        if (width === 1280 || (width === 360 && scheme === 'light'))
+          await accessible(page, `${view} at ${width}, ${scheme}`);
       }
       await page.setViewportSize({ width: 1280, height: 800 });
     }

@@ -71,13 +71,13 @@ function flush(): void {
   buffered = [];
   if (frozen.value !== undefined) fresh.value += arrived.filter(fitsFilter).length;
   put(merge(entries.value, arrived, false, Date.now()));
+  tries = 0;
+  confirmSoon();
 }
 
 function arrive(event: Event): void {
   buffered.push(event);
   count += 1;
-  tries = 0;
-  confirmSoon();
   if (flushing) return;
   flushing = true;
   const wait = Math.max(0, FLUSH_MS - (performance.now() - lastFlush));
