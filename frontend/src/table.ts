@@ -25,8 +25,8 @@ export interface TableProblem {
   message: string;
   hint: string | null;
   severity: 'error' | 'warning';
-  excerpt: string;
-  width: number;
+  /** The line, and what in it is meant, in characters from 0. */
+  excerpt: { text: string; column: number; width: number };
 }
 
 export interface RouteEntry {

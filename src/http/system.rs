@@ -21,9 +21,7 @@ use crate::route::table::trimmed;
 pub fn own(method: &Method, path: &str) -> Option<Result<(), Problem>> {
     let (taken, allow) = match trimmed(path) {
         "/healthz" | "/readyz" | "/metrics" | "/feed.json" | "/mqtt" | "/openapi.json" | "/asyncapi.json" | "/docs"
-        | "/table.json" | "/pulse.json" => {
-            (matches!(*method, Method::GET | Method::HEAD), "GET, HEAD")
-        }
+        | "/table.json" | "/pulse.json" => (matches!(*method, Method::GET | Method::HEAD), "GET, HEAD"),
         "/reload" => (*method == Method::POST, "POST"),
         _ => return None,
     };

@@ -7,7 +7,10 @@ use super::vitals::Vitals;
 use crate::{
     bus::QueueNow,
     live::Reloaded,
-    route::table::{Action, Route, Table},
+    route::{
+        problem::Excerpt,
+        table::{Action, Route, Table},
+    },
     topology::{Queue, QueueKind},
 };
 
@@ -47,8 +50,8 @@ fn reload(reloaded: &Reloaded) -> Value {
             if let Some(name) = file.file_name().filter(|_| file.is_absolute()) {
                 told["file"] = name.to_string_lossy().into();
             }
-            told["excerpt"] = problem.excerpt.as_str().into();
-            told["width"] = problem.width.into();
+            let Excerpt { text, column, width } = problem.excerpt();
+            told["excerpt"] = json!({ "text": text, "column": column, "width": width });
         }
     }
     told

@@ -115,11 +115,9 @@ impl Problem {
         );
         let number = self.line.to_string();
         let gutter = " ".repeat(number.len());
-        let (line, from) = window(self.source.line(self.line), self.column);
-        let width = word_width(line, self.column as usize - from);
-        let (shown, column) = shown(line, self.column as usize - from, from > 0);
+        let Excerpt { text: shown, column, width } = self.excerpt();
         if !shown.trim().is_empty() {
-            let carets = "^".repeat(width.clamp(1, 60));
+            let carets = "^".repeat(width);
             let _ = write!(out, "\n {gutter} |\n {number} | {shown}");
             let _ = write!(out, "\n {gutter} | {}{}", blank(&shown, column), paint(tint, &carets));
             if let Some(hint) = &self.hint {
@@ -130,6 +128,25 @@ impl Problem {
         }
         out
     }
+
+    /// The line that it is told of, as people are shown it.
+    pub fn excerpt(&self) -> Excerpt {
+        let (line, from) = window(self.source.line(self.line), self.column);
+        let width = word_width(line, self.column as usize - from).clamp(1, 60);
+        let (text, column) = shown(line, self.column as usize - from, from > 0);
+        Excerpt { text, column, width }
+    }
+}
+
+/// A line to be shown, and what in it is meant.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Excerpt {
+    /// The line, tabs as one blank; only what stands around the place where it is long.
+    pub text: String,
+    /// Where what is meant begins, in characters from 0.
+    pub column: usize,
+    /// How many characters it has.
+    pub width: usize,
 }
 
 impl Source {

@@ -53,8 +53,8 @@ async fn the_table_tells_what_routes_lead_to_and_who_consumes() {
         (reload["ok"] == false).then(|| reload["problems"][0].clone())
     })
     .await;
-    assert_eq!((&problem["code"], &problem["width"]), (&json!("unknown-key"), &json!(8)));
-    assert_eq!(problem["excerpt"].as_str().map(str::trim), Some("exchnage: amq.topic"));
+    assert_eq!((&problem["code"], &problem["excerpt"]["width"]), (&json!("unknown-key"), &json!(8)));
+    assert_eq!(problem["excerpt"]["text"].as_str().map(str::trim), Some("exchnage: amq.topic"));
 }
 
 #[tokio::test]
