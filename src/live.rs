@@ -24,7 +24,7 @@ pub struct InForce {
 }
 
 /// How the last reload went, as `/readyz` tells it.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, Default, Serialize)]
 pub struct Reloaded {
     /// Whether the files as they are took effect.
     pub ok: bool,

@@ -36,8 +36,8 @@ pub fn openapi(table: &Table, settings: &Settings) -> Json {
         insert(&mut paths, &placed.path, &described.route.method.name().to_ascii_lowercase(), operation);
     }
     let ids: Vec<&str> = table.routes.iter().map(|route| route.id.as_str()).collect();
-    for (path, operation) in system::operations(&ids) {
-        insert(&mut paths, path, "get", operation);
+    for (path, method, operation) in system::operations(&ids) {
+        insert(&mut paths, path, method, operation);
     }
     for (name, schema) in own {
         components.add(&name, schema);

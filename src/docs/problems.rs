@@ -6,6 +6,7 @@ use serde_json::{Map, Value as Json, json};
 use super::schemas::reference;
 use crate::{
     http::problem::{Problem, TYPES},
+    live::Reloaded,
     message::{Away, CallError, Outcome, PROBLEM},
     route::{
         invalid::{FieldError, Part},
@@ -82,7 +83,8 @@ pub fn kinds() -> Vec<Kind> {
         kind(Problem::headers_too_large(), ALL),
         kind(Problem::internal(), ALL),
         kind(Problem::invalid_reply(), CALLS),
-        kind(Problem::overloaded(), ROUTES),
+        kind(Problem::overloaded(), ALL),
+        kind(Problem::reload_refused(1, &Reloaded::default()), SYSTEM),
         kind(Problem::publish(Outcome::NotSent(Away::Down), MESSAGE), ROUTES),
         kind(Problem::publish(Outcome::NotSent(Away::Blocked), MESSAGE), ROUTES),
         kind(Problem::publish(Outcome::Rejected, MESSAGE), ROUTES),

@@ -7,13 +7,14 @@ use super::{problems::Flavour, schemas::reference};
 /// The tag of the gateway's own paths.
 pub const TAG: &str = "system";
 
-/// Each path with its operation; `ids` are taken.
-pub fn operations(ids: &[&str]) -> Vec<(&'static str, Json)> {
+/// Each path with its method and operation; `ids` are taken.
+pub fn operations(ids: &[&str]) -> Vec<(&'static str, &'static str, Json)> {
     let text = || json!({ "text/plain": { "schema": { "type": "string" } } });
     let json_of = |schema: Json| json!({ "application/json": { "schema": schema } });
     let ok = |description: &str, content: Json| (200, description.to_owned(), content);
     let ready = || json_of(reference("Readiness", ""));
-    let document = |what: &str| vec![ok(what, json_of(json!({ "type": "object" }))), unchanged()];
+    let object = || json_of(json!({ "type": "object" }));
+    let document = |what: &str| vec![ok(what, object()), unchanged()];
     let mut out = vec![
         ("/healthz", "Whether the process serves", vec![ok("It serves.", text())]),
         (
@@ -27,6 +28,8 @@ pub fn operations(ids: &[&str]) -> Vec<(&'static str, Json)> {
             vec![ok("All series.", json!({ "application/openmetrics-text": { "schema": { "type": "string" } } }))],
         ),
         ("/feed.json", "Where and what a browser subscribes", vec![ok("The feed.", json_of(reference("Feed", "")))]),
+        ("/table.json", "The table as a map, with who consumes its queues now", vec![ok("The map.", object())]),
+        ("/pulse.json", "The last 15 minutes in samples", vec![ok("The samples.", object())]),
         ("/openapi.json", "This document", document("OpenAPI 3.1 of the table in force.")),
         ("/asyncapi.json", "What travels on the bus and the feed", document("AsyncAPI 3.0 of the table in force.")),
         (
@@ -36,7 +39,7 @@ pub fn operations(ids: &[&str]) -> Vec<(&'static str, Json)> {
         ),
     ]
     .into_iter()
-    .map(|(path, summary, answers)| (path, operation(ids, path, summary, answers)))
+    .map(|(path, summary, answers)| (path, "get", operation(ids, path, summary, answers)))
     .collect::<Vec<_>>();
     let mut feed = operation(
         ids,
@@ -49,7 +52,22 @@ pub fn operations(ids: &[&str]) -> Vec<(&'static str, Json)> {
             responses.insert(status.to_string(), refused(status));
         }
     }
-    out.push(("/mqtt", feed));
+    out.push(("/mqtt", "get", feed));
+    let mut reload = operation(
+        ids,
+        "/reload",
+        "Look at the table's files now, and tell whether they are in force",
+        vec![
+            ok("They are: the generation, and what it changed.", object()),
+            (202, "With `Prefer: respond-async`: it looks, and nobody waits.".into(), object()),
+        ],
+    );
+    if let Some(responses) = reload.get_mut("responses").and_then(Json::as_object_mut) {
+        for status in [403, 409, 503] {
+            responses.insert(status.to_string(), refused(status));
+        }
+    }
+    out.push(("/reload", "post", reload));
     out
 }
 

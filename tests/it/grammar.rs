@@ -82,7 +82,7 @@ workers:
   history: { queue: history }
 "#;
 
-const INCLUDED: &str = r#"
+const INCLUDED: &str = r"
 version: 1
 routes:
   - id: list
@@ -103,7 +103,7 @@ routes:
     call: { queue: history, reply: { schema: { type: object, required: [never] } } }
 
   - { id: typed-today, method: GET, path: /typed/today/1, call: { queue: history } }
-"#;
+";
 
 async fn start() -> App {
     let start = Start::up().table(EMBEDDED);
@@ -116,7 +116,7 @@ async fn start() -> App {
     );
     start.write(
         "schemas/order.json",
-        r##"{ "type": "object", "properties": { "size": { "$ref": "parts/size.json#/$defs/size" } } }"##,
+        r#"{ "type": "object", "properties": { "size": { "$ref": "parts/size.json#/$defs/size" } } }"#,
     );
     // `*.yaml` names the table too, which does not include itself.
     start.write("beside.yaml", "routes: []\n");

@@ -87,7 +87,7 @@ async fn files_are_compressed_for_those_who_take_it() {
         response.headers().get(name).map(|value| value.to_str().unwrap().to_owned())
     };
     let page = app.get("/").await.text().await.unwrap();
-    let script = page.split('"').find(|part| part.starts_with("/assets/") && part.ends_with(".js")).unwrap();
+    let script = page.split('"').find(|part| part.starts_with("/assets/index-") && part.contains(".js")).unwrap();
     let url = format!("{}{script}", app.base);
     let plain = app.client.get(&url).header("accept-encoding", "gzip;q=0").send().await.unwrap();
     assert_eq!(

@@ -47,6 +47,7 @@ chapters! {
     feed: "feed.md",
     writing_a_worker: "writing-a-worker.md",
     workers: "workers.md",
+    moving: "moving.md",
     reload: "reload.md",
     operating: "operating.md",
 }
