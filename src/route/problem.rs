@@ -132,7 +132,7 @@ impl Problem {
     /// The line that it is told of, as people are shown it.
     pub fn excerpt(&self) -> Excerpt {
         let (line, from) = window(self.source.line(self.line), self.column);
-        let width = word_width(line, self.column as usize - from).clamp(1, 60);
+        let width = word_width(line, self.column as usize - from, from > 0).clamp(1, 60);
         let (text, column) = shown(line, self.column as usize - from, from > 0);
         Excerpt { text, column, width }
     }
@@ -190,8 +190,9 @@ fn blank(text: &str, count: usize) -> String {
     " ".repeat(before + count.saturating_sub(text.chars().count()))
 }
 
-/// How many characters the word at `column` has: a quoted text whole, a plain one up to what ends it in YAML.
-fn word_width(line: &str, column: usize) -> usize {
+/// How many characters the word at `column` has: a quoted text whole, a plain one up to what ends it in YAML. A line that is
+/// `cut` before it is so long that the word stands in a list or a mapping that opened in what was left out.
+fn word_width(line: &str, column: usize, cut: bool) -> usize {
     let column = column.saturating_sub(1);
     let before = line.chars().take(column);
     let rest: Vec<char> = line.chars().skip(column).collect();
@@ -202,7 +203,7 @@ fn word_width(line: &str, column: usize) -> usize {
         }
         Some('[' | ']' | '{' | '}' | ',' | ':' | '#') | None => 1,
         Some(_) => {
-            let depth = before.fold(0_i32, |depth, c| match c {
+            let depth = before.fold(i32::from(cut), |depth, c| match c {
                 '[' | '{' => depth + 1,
                 ']' | '}' => depth - 1,
                 _ => depth,

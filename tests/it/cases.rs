@@ -188,8 +188,11 @@ async fn nothing_to_run_is_no_success() {
 #[tokio::test]
 async fn the_documents_examples_do_what_they_say() {
     let document = std::fs::read_to_string(root().join("docs/cases.md")).unwrap();
-    let blocks: Vec<&str> =
-        document.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
+    let blocks: Vec<&str> = document
+        .split("```yaml,file=routes.cases.yaml\n")
+        .skip(1)
+        .map(|block| block.split("```").next().unwrap())
+        .collect();
     assert!(!blocks.is_empty());
     for block in blocks {
         let (status, stdout, stderr) = run(block).await;

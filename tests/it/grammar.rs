@@ -93,9 +93,9 @@ routes:
 
   - id: typed
     method: GET
-    path: /typed/{day}/{id}
+    path: /typed/{day}/{number}
     params:
-      path: { day: { type: string, format: date }, id: { type: integer, minimum: 1 } }
+      path: { day: { type: string, format: date }, number: { type: integer, minimum: 1 } }
       query:
         tag: { type: array, items: { type: string, enum: [a, b] }, maxItems: 2 }
         deep: { type: boolean }
@@ -202,8 +202,8 @@ async fn calls_with_parameters_of_every_type() {
     assert_eq!(app.get("/shop/typed/today/1").await.status(), 200);
     for (path, part, name, keyword) in [
         ("/shop/typed/2026-13-01/1", "path", "day", "format"),
-        ("/shop/typed/2026-11-25/0", "path", "id", "minimum"),
-        ("/shop/typed/2026-11-25/one", "path", "id", "type"),
+        ("/shop/typed/2026-11-25/0", "path", "number", "minimum"),
+        ("/shop/typed/2026-11-25/one", "path", "number", "type"),
         ("/shop/typed/2026-11-25/1?tag=c", "query", "tag", "enum"),
         ("/shop/typed/2026-11-25/1?tag=a,b&tag=a", "query", "tag", "maxItems"),
         ("/shop/typed/2026-11-25/1?deep=yes", "query", "deep", "type"),

@@ -229,7 +229,7 @@ def answer(store, body):
         try:
             items, following, total = store.page(asked)
         except LookupError:
-            detail = "no message has this id: read the newest page instead"
+            detail = "no message has this id, or not any more: read the newest page instead"
             return invalid([wrong("query", "after", "unknown-id", detail)])
     except psycopg.Error as error:
         print(f"the store did not answer: {error}", file=sys.stderr)

@@ -312,20 +312,30 @@ impl Broker {
         Op::Move { seq: kept.seq, to, message: Arc::new(message) }
     }
 
+    /// Takes what has expired from the heads of queues, also of those that nobody consumes.
+    pub fn expire(&mut self, shared: &Arc<Shared>) {
+        let due = self.queues.iter().filter(|(_, queue)| queue.first_has_expired());
+        let due: Vec<String> = due.map(|(name, _)| name.clone()).collect();
+        for name in due {
+            self.dispatch(&name, shared);
+        }
+    }
+
     /// Hands ready messages to consumers with credit, in turn.
     fn dispatch(&mut self, name: &str, shared: &Arc<Shared>) {
         loop {
             let Some(queue) = self.queues.get_mut(name) else { return };
-            // Round robin: the consumer that is served goes to the end of the line.
-            let Some(at) = queue.consumers.iter().position(|c| c.credit > 0 && !c.sender.is_closed()) else { break };
-            let Some(kept) = queue.next() else { break };
-            if kept.expires.is_some_and(|expires| expires <= now_ms()) {
+            if queue.first_has_expired() {
+                let Some(kept) = queue.next() else { break };
                 let op = self.bury(name, &kept, Death::Expired);
                 if let (Some(writer), true) = (&self.writer, kept.seq > 0) {
                     writer.send(Command::Op(op));
                 }
                 continue;
             }
+            // Round robin: the consumer that is served goes to the end of the line.
+            let Some(at) = queue.consumers.iter().position(|c| c.credit > 0 && !c.sender.is_closed()) else { break };
+            let Some(kept) = queue.next() else { break };
             let Some(mut consumer) = queue.consumers.remove(at) else { break };
             consumer.credit -= 1;
             let ticket = ticket(Arc::downgrade(shared), name.into(), kept.seq, self.writer.clone());

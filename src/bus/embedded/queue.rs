@@ -7,6 +7,7 @@ use std::{
 
 use tokio::sync::mpsc;
 
+use super::now_ms;
 use crate::{bus::Delivery, message::Message, topology::Queue as Spec};
 
 /// Most messages of the window.
@@ -111,6 +112,11 @@ impl Queue {
         self.bytes = self.bytes.saturating_sub(kept.message.body.len());
         self.waiting = self.waiting.saturating_sub(1);
         Some(kept)
+    }
+
+    /// Whether the time of the oldest message is over. As on RabbitMQ, only what stands first is looked at.
+    pub fn first_has_expired(&self) -> bool {
+        self.ready.front().and_then(|kept| kept.expires).is_some_and(|expires| expires <= now_ms())
     }
 
     /// Whether the writer should load more: the window runs low and rows wait.

@@ -9,7 +9,7 @@ use std::{
         mpsc,
     },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use rusqlite::{Connection, ErrorCode, Transaction, TransactionBehavior, params};
@@ -31,6 +31,8 @@ const MOST: usize = 512;
 const MOST_BYTES: usize = 4 * 1024 * 1024;
 /// Rows that are loaded at a time.
 const LOAD: usize = 2_048;
+/// How often what has expired is looked for.
+const EXPIRE_EVERY: Duration = Duration::from_millis(500);
 /// How often a disk that failed is tried.
 const PROBE: Duration = Duration::from_millis(200);
 
@@ -124,19 +126,18 @@ impl State {
     fn run(mut self, received: &mpsc::Receiver<Command>) {
         let mut ask: Vec<String> = self.shared.broker().queues.keys().cloned().collect();
         self.load(&mut ask);
+        let mut looked = Instant::now();
         loop {
+            if looked.elapsed() >= EXPIRE_EVERY {
+                self.shared.broker().expire(&self.shared);
+                looked = Instant::now();
+            }
             let waits = self.carried.is_empty() && self.shared.health.away().is_none();
-            let first = if waits {
-                match received.recv() {
-                    Ok(command) => Some(command),
-                    Err(_) => return,
-                }
-            } else {
-                match received.recv_timeout(PROBE) {
-                    Ok(command) => Some(command),
-                    Err(mpsc::RecvTimeoutError::Timeout) => None,
-                    Err(mpsc::RecvTimeoutError::Disconnected) => return,
-                }
+            let first = match received.recv_timeout(if waits { EXPIRE_EVERY } else { PROBE }) {
+                Ok(command) => Some(command),
+                Err(mpsc::RecvTimeoutError::Timeout) if waits => continue,
+                Err(mpsc::RecvTimeoutError::Timeout) => None,
+                Err(mpsc::RecvTimeoutError::Disconnected) => return,
             };
             let mut round = Round::default();
             let mut bytes = 0;
