@@ -15,6 +15,7 @@ use axum::{Router, body::Bytes, extract::State, http::StatusCode, routing::post}
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use lapin::{
     BasicProperties, Channel, Confirmation, Connection, ConnectionProperties,
+    message::Delivery,
     options::{
         BasicAckOptions, BasicConsumeOptions, BasicPublishOptions, BasicQosOptions, ConfirmSelectOptions,
         QueueDeclareOptions,
@@ -117,18 +118,28 @@ async fn echo(channel: &Channel) -> anyhow::Result<()> {
     let options = BasicConsumeOptions::default();
     let mut calls = channel.basic_consume(ECHO.into(), "echo".into(), options, FieldTable::default()).await?;
     println!("listening on {ECHO}");
-    while let Some(call) = calls.next().await {
-        let call = call?;
-        let Some(reply_to) = call.properties.reply_to().clone() else { continue };
-        let mut properties = BasicProperties::default().with_content_type("application/json".into());
-        if let Some(id) = call.properties.correlation_id().clone() {
-            properties = properties.with_correlation_id(id);
+    let mut answering = FuturesUnordered::new();
+    loop {
+        tokio::select! {
+            call = calls.next() => match call {
+                Some(call) => answering.push(answer(channel, call?)),
+                None => return Ok(()),
+            },
+            Some(answered) = answering.next(), if !answering.is_empty() => answered?,
         }
-        let options = BasicPublishOptions::default();
-        channel.basic_publish("".into(), reply_to, options, &call.data, properties).await?;
-        channel.basic_ack(call.delivery_tag, BasicAckOptions::default()).await?;
     }
-    Ok(())
+}
+
+/// Neither the next answer nor the next ack waits until this one's frames are written.
+async fn answer(channel: &Channel, call: Delivery) -> lapin::Result<()> {
+    let Some(reply_to) = call.properties.reply_to().clone() else { return Ok(()) };
+    let mut properties = BasicProperties::default().with_content_type("application/json".into());
+    if let Some(id) = call.properties.correlation_id().clone() {
+        properties = properties.with_correlation_id(id);
+    }
+    let options = BasicPublishOptions::default();
+    channel.basic_publish("".into(), reply_to, options, &call.data, properties).await?;
+    channel.basic_ack(call.delivery_tag, BasicAckOptions::default()).await
 }
 
 async fn call(channel: &Channel, within: Duration) -> anyhow::Result<f64> {
@@ -140,6 +151,7 @@ async fn call(channel: &Channel, within: Duration) -> anyhow::Result<f64> {
     let body = r#"{"id":"0193f1c2-7d3a-7c3e-9d4e-0123456789ab","route":"get-echo","method":"GET","path":"/echo","params":{"path":{},"query":{},"header":{}},"body":null}"#;
     let (start, mut answered) = (Instant::now(), 0_u32);
     let mut pending = HashSet::new();
+    let mut sending = FuturesUnordered::new();
     while start.elapsed() < within {
         while pending.len() < IN_FLIGHT {
             let id = Uuid::now_v7().simple().to_string();
@@ -147,13 +159,18 @@ async fn call(channel: &Channel, within: Duration) -> anyhow::Result<f64> {
                 .with_reply_to(name.as_str().into())
                 .with_correlation_id(id.as_str().into())
                 .with_content_type("application/json".into());
-            channel.basic_publish("".into(), ECHO.into(), MANDATORY, body.as_bytes(), properties).await?;
+            sending.push(channel.basic_publish("".into(), ECHO.into(), MANDATORY, body.as_bytes(), properties));
             pending.insert(id);
         }
-        let reply = replies.next().await.context("the replies ended")??;
-        let id = reply.properties.correlation_id().as_ref().map(ToString::to_string).unwrap_or_default();
-        anyhow::ensure!(pending.remove(&id), "a reply to nothing");
-        answered += 1;
+        tokio::select! {
+            Some(sent) = sending.next(), if !sending.is_empty() => drop(sent?),
+            reply = replies.next() => {
+                let reply = reply.context("the replies ended")??;
+                let id = reply.properties.correlation_id().as_ref().map(ToString::to_string).unwrap_or_default();
+                anyhow::ensure!(pending.remove(&id), "a reply to nothing");
+                answered += 1;
+            }
+        }
     }
     Ok(f64::from(answered) / start.elapsed().as_secs_f64())
 }
