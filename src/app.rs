@@ -5,6 +5,7 @@ use std::{convert::Infallible, io::IsTerminal as _, net::SocketAddr, sync::Arc, 
 use anyhow::{Context as _, anyhow};
 use axum::http::{HeaderValue, Method, Request, header};
 use fpesa_workers::{store, topic::topic_of_key};
+use futures::future::Either;
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -296,16 +297,22 @@ pub async fn serve(
     }
     tokio::spawn(pulse::beat(gateway.clone(), shutdown.clone()));
     let connections = gateway.settings.limits.connections;
-    let cors = cors(&gateway.settings.cors.origins);
-    let handler = move |request: Request<Incoming>| {
+    let origins = &gateway.settings.cors.origins;
+    let (cors, same_origin) = (cors(origins), origins.is_empty());
+    let handler = service_fn(move |request: Request<Incoming>| {
         let gateway = gateway.clone();
-        async move { Ok::<_, Infallible>(gateway.handle(request).await) }
-    };
-    let with_cors = cors.layer(service_fn(handler));
-    // A preflight is answered before the gateway sees it, and carries a request id like every answer.
+        // In a box: it is moved from layer to layer before it runs.
+        Box::pin(async move { Ok::<_, Infallible>(gateway.handle(request).await) })
+    });
+    let with_cors = cors.layer(handler.clone());
+    // A preflight is answered before the gateway sees it, and carries a request id like every answer. Where no other
+    // origin is let in, nothing else has to tell a browser of origins.
     let service = service_fn(move |request: Request<Incoming>| {
         let id = (request.method() == Method::OPTIONS).then(|| gateway::request_id(request.headers()));
-        let answer = with_cors.clone().call(request);
+        let answer = match id {
+            None if same_origin => Either::Left(handler.clone().call(request)),
+            _ => Either::Right(with_cors.clone().call(request)),
+        };
         async move {
             let mut response = answer.await?;
             if let Some(id) = id.and_then(|id| HeaderValue::from_str(&id).ok()) {

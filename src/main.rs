@@ -12,10 +12,6 @@ use fpesa::{
     tail,
 };
 
-/// A request makes some hundred small allocations on its way through HTTP, JSON and AMQP.
-#[global_allocator]
-static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
-
 fn main() -> ExitCode {
     // One crypto provider, chosen by us: with several compiled in, rustls would refuse to choose.
     let _ = rustls::crypto::ring::default_provider().install_default();

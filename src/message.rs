@@ -1,7 +1,7 @@
 //! The nouns of the wire: what is published, what comes back, and how each attempt ended.
 //! Pure: no I/O and no bus library may enter, so that every adapter speaks the same words.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{borrow::Cow, collections::BTreeMap, time::Duration};
 
 use bytes::Bytes;
 use serde::{Deserialize, Serialize};
@@ -73,11 +73,11 @@ pub enum HeaderValue {
 
 impl HeaderValue {
     /// The value as text, the way a person would write it.
-    pub fn to_text(&self) -> String {
+    pub fn to_text(&self) -> Cow<'_, str> {
         match self {
-            Self::Text(text) => text.clone(),
-            Self::Int(number) => number.to_string(),
-            Self::Bool(flag) => flag.to_string(),
+            Self::Text(text) => text.into(),
+            Self::Int(number) => number.to_string().into(),
+            Self::Bool(flag) => flag.to_string().into(),
         }
     }
 }

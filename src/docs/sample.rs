@@ -152,6 +152,7 @@ fn tried(route: &Route, params: &[(Part, String, Json)], body: Option<&Json>) ->
         headers.push(("content-type".to_owned(), body.content_type.clone()));
     }
     let values: Vec<(&str, &str)> = path_values.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let headers: Vec<(&str, &str)> = headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
     let request = Request {
         path: &path,
         path_values: &values,

@@ -67,8 +67,10 @@ impl Gateway {
     ) -> Result<Response<Body>, Problem> {
         let (mut parts, body) = request.into_parts();
         intake::limits(&parts.headers, &parts.uri)?;
-        if let Some(answer) = system::answer(self, &mut parts).await {
-            return answer;
+        if let Some(taken) = system::own(&parts.method, parts.uri.path()) {
+            taken?;
+            // In a box, as calls are: what is rare shall not make every request's future big, for it is moved about.
+            return Box::pin(system::answer(self, &mut parts)).await;
         }
         let in_force = self.vitals.live.get();
         let (route, values) = match intake::find(&in_force.table, &parts.method, parts.uri.path(), &parts.headers)? {
@@ -90,7 +92,7 @@ impl Gateway {
             }
             Order::Call { message, timeout, reply } => {
                 let accept = text(&parts.headers, &header::ACCEPT);
-                self.call(route, message, timeout, reply, accept.as_deref(), request_id).await
+                Box::pin(self.call(route, message, timeout, reply, accept.as_deref(), request_id)).await
             }
         }
     }
@@ -126,7 +128,8 @@ impl Gateway {
         if prefer.minimal {
             headers.insert(PREFERENCE_APPLIED, HeaderValue::from_static("return=minimal"));
         }
-        if let Some(location) = location.and_then(|location| HeaderValue::from_str(&location).ok()) {
+        if let Some(location) = location.and_then(|location| HeaderValue::from_maybe_shared(Bytes::from(location)).ok())
+        {
             headers.insert(header::LOCATION, location);
         }
         Ok(response)
@@ -181,17 +184,23 @@ impl Gateway {
             if announced.is_some_and(|size| size > limit) {
                 return Ok(None);
             }
-            let mut bytes = BytesMut::new();
+            // A small body comes in one piece, and needs no copy.
+            let (mut first, mut all) = (Bytes::new(), BytesMut::new());
             while let Some(frame) = body.frame().await {
                 let frame = frame.map_err(|_| Problem::body_incomplete())?;
                 if let Ok(data) = frame.into_data() {
-                    if bytes.len() as u64 + data.len() as u64 > limit {
+                    if (first.len() + all.len() + data.len()) as u64 > limit {
                         return Ok(None);
                     }
-                    bytes.extend_from_slice(&data);
+                    if first.is_empty() && all.is_empty() {
+                        first = data;
+                        continue;
+                    }
+                    all.extend_from_slice(&std::mem::take(&mut first));
+                    all.extend_from_slice(&data);
                 }
             }
-            Ok(Some(bytes.freeze()))
+            Ok(Some(if all.is_empty() { first } else { all.freeze() }))
         };
         let bytes = match tokio::time::timeout(within, read).await {
             Err(_) => return Err(Problem::body_timeout(u64::try_from(within.as_millis()).unwrap_or(u64::MAX))),
@@ -242,5 +251,5 @@ pub fn request_id(headers: &HeaderMap) -> String {
         (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
     let given = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sane);
-    given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
+    given.map_or_else(|| Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned(), str::to_owned)
 }

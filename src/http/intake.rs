@@ -1,7 +1,7 @@
 //! Taking a request in: all that decides, before a bus is asked, whether a request is taken and what it becomes.
 //! The gateway, `fpesa explain` and `fpesa test` go through here, so that none of them says what another would not do.
 
-use std::{sync::Arc, time::Duration};
+use std::{borrow::Cow, sync::Arc, time::Duration};
 
 use axum::{
     body::{Body, Bytes},
@@ -148,7 +148,7 @@ impl<'a> BodyCheck<'a> {
 
 /// The headers that are text. One that the route reads and that is none is refused: taken as absent it would be passed
 /// over in silence.
-pub fn texts(route: &Route, headers: &HeaderMap) -> Result<Vec<(String, String)>, Problem> {
+pub fn texts<'h>(route: &Route, headers: &'h HeaderMap) -> Result<Vec<(&'h str, &'h str)>, Problem> {
     let reads = |name: &str| {
         let own = name == "idempotency-key" && matches!(route.action, Action::Publish(_));
         own || route.header_params.0.iter().any(|param| param.name == name)
@@ -156,7 +156,7 @@ pub fn texts(route: &Route, headers: &HeaderMap) -> Result<Vec<(String, String)>
     let mut texts = Vec::with_capacity(headers.len());
     for (name, value) in headers {
         match std::str::from_utf8(value.as_bytes()) {
-            Ok(text) => texts.push((name.as_str().to_owned(), text.to_owned())),
+            Ok(text) => texts.push((name.as_str(), text)),
             Err(_) if reads(name.as_str()) => {
                 let error = FieldError::named(Part::Header, name.as_str(), "format", "this is not UTF-8");
                 return Err(Problem::rejected(&Reject::Invalid(vec![error])));
@@ -171,7 +171,7 @@ pub fn texts(route: &Route, headers: &HeaderMap) -> Result<Vec<(String, String)>
 pub fn request<'a>(
     uri: &'a Uri,
     path_values: &'a [(&'a str, &'a str)],
-    headers: &'a [(String, String)],
+    headers: &'a [(&'a str, &'a str)],
     body: Bytes,
 ) -> map::Request<'a> {
     map::Request {
@@ -249,9 +249,10 @@ pub fn accepts(accept: Option<&str>, given: &str) -> bool {
 }
 
 /// A header's values as one, the way a list is sent in several lines.
-pub fn text(headers: &HeaderMap, name: &HeaderName) -> Option<String> {
-    let values: Vec<&str> = headers.get_all(name).iter().filter_map(|value| value.to_str().ok()).collect();
-    (!values.is_empty()).then(|| values.join(", "))
+pub fn text<'h>(headers: &'h HeaderMap, name: &HeaderName) -> Option<Cow<'h, str>> {
+    let mut values = headers.get_all(name).iter().filter_map(|value| value.to_str().ok());
+    let first = values.next()?;
+    Some(values.fold(first.into(), |joined, next| format!("{joined}, {next}").into()))
 }
 
 #[cfg(test)]

@@ -17,8 +17,6 @@ use tower::Service;
 
 /// How long a client may take over the head of a request; an idle connection is closed after it too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
-/// Most header fields of a request.
-const MOST_HEADERS: usize = 200;
 
 /// Serves until `shutdown` is cancelled; what is under way then has `drain` to finish. At most `connections` at a time:
 /// further ones wait in the listener's backlog.
@@ -57,13 +55,15 @@ pub async fn serve<S>(
             // Answers are small: waiting to fill a packet costs more than it saves.
             let _ = stream.set_nodelay(true);
             let connection = http1::Builder::new()
+                // Answers are small: one buffer is cheaper than a list of them.
+                .writev(false)
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
-                .max_headers(MOST_HEADERS)
                 .serve_connection(TokioIo::new(stream), service)
                 .with_upgrades();
             tokio::pin!(connection);
             let ended = tokio::select! {
+                biased;
                 ended = connection.as_mut() => ended,
                 () = shutdown.cancelled() => {
                     connection.as_mut().graceful_shutdown();

@@ -28,13 +28,10 @@ pub fn own(method: &Method, path: &str) -> Option<Result<(), Problem>> {
     Some(if taken { Ok(()) } else { Err(Problem::method_not_allowed(allow)) })
 }
 
-/// The answer to one of the gateway's own paths; `None` for all others.
-pub async fn answer(gateway: &Gateway, parts: &mut Parts) -> Option<Result<Response<Body>, Problem>> {
+/// The answer to a request that [`own`] takes.
+pub async fn answer(gateway: &Gateway, parts: &mut Parts) -> Result<Response<Body>, Problem> {
     let path = trimmed(parts.uri.path()).to_owned();
-    if let Err(problem) = own(&parts.method, &path)? {
-        return Some(Err(problem));
-    }
-    Some(match path.as_str() {
+    match path.as_str() {
         "/healthz" => Ok(healthy()),
         "/readyz" => Ok(gateway.vitals.gateway_ready().await),
         "/metrics" => Ok(gateway.vitals.metrics().await),
@@ -46,7 +43,7 @@ pub async fn answer(gateway: &Gateway, parts: &mut Parts) -> Option<Result<Respo
         "/table.json" => Ok(json_answer(StatusCode::OK, &table::document(&gateway.vitals))),
         "/pulse.json" => Ok(json_answer(StatusCode::OK, &gateway.pulse.document())),
         _ => feed::upgrade(gateway, parts).await,
-    })
+    }
 }
 
 /// Where and what a browser subscribes. With a networked bus the user and password are the browser's: public, and

@@ -1,6 +1,6 @@
 //! From a request to an order for the bus, or to what is wrong with it. Pure: the time and new ids come in.
 
-use std::time::Duration;
+use std::{borrow::Cow, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
@@ -29,7 +29,7 @@ pub struct Request<'a> {
     /// Query as sent, without `?`.
     pub query: Option<&'a str>,
     /// Headers by name in lower case; a repeated one is there repeatedly. Values that are no UTF-8 are absent.
-    pub headers: &'a [(String, String)],
+    pub headers: &'a [(&'a str, &'a str)],
     /// The body.
     pub body: Bytes,
     /// When it came.
@@ -91,7 +91,7 @@ pub fn map<'r>(route: &'r Route, request: &Request<'_>) -> Result<Order<'r>, Rej
             errors.push(error);
             String::new()
         }
-        _ => request.new_id.hyphenated().to_string(),
+        _ => request.new_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned(),
     };
     let body = read_body(route, &request.body, &mut errors)?;
     if !errors.is_empty() {
@@ -115,15 +115,14 @@ pub fn map<'r>(route: &'r Route, request: &Request<'_>) -> Result<Order<'r>, Rej
 
 /// Reads a request's parameters; what is wrong is added to `errors`, and the rest is read all the same.
 pub fn parameters(route: &Route, request: &Request<'_>, errors: &mut Vec<FieldError>) -> Given {
-    let mut path = Vec::with_capacity(request.path_values.len());
+    let mut path: Vec<(&str, Cow<'_, str>)> = Vec::with_capacity(request.path_values.len());
     for (name, text) in request.path_values {
         match percent_encoding::percent_decode_str(text).decode_utf8() {
-            Ok(text) => path.push(((*name).to_owned(), text.into_owned())),
+            Ok(text) => path.push((name, text)),
             Err(_) => errors.push(FieldError::named(Part::Path, name, "format", "this is not UTF-8")),
         }
     }
-    let query: Vec<(String, String)> =
-        url::form_urlencoded::parse(request.query.unwrap_or("").as_bytes()).into_owned().collect();
+    let query: Vec<_> = url::form_urlencoded::parse(request.query.unwrap_or("").as_bytes()).collect();
     Given {
         path: route.path_params.read(Part::Path, &path, false, errors),
         query: route.query_params.read(Part::Query, &query, true, errors),
@@ -132,9 +131,9 @@ pub fn parameters(route: &Route, request: &Request<'_>, errors: &mut Vec<FieldEr
 }
 
 /// The client's own id: a UUID, bare or quoted.
-fn idempotency_key(headers: &[(String, String)]) -> Option<Result<String, FieldError>> {
+fn idempotency_key(headers: &[(&str, &str)]) -> Option<Result<String, FieldError>> {
     const NAME: &str = "idempotency-key";
-    let mut values = headers.iter().filter(|(name, _)| name == NAME).map(|(_, value)| value.trim());
+    let mut values = headers.iter().filter(|(name, _)| *name == NAME).map(|(_, value)| value.trim());
     let value = values.next()?;
     let bare = value.strip_prefix('"').and_then(|value| value.strip_suffix('"')).unwrap_or(value);
     let id = (bare.len() == 36).then(|| Uuid::parse_str(bare).ok()).flatten();
@@ -280,36 +279,35 @@ fn event(
 ) -> Bytes {
     let mut out = Vec::with_capacity(request.body.len() + 400);
     let mut member = |name: &str, value: &str| {
-        out.extend_from_slice(if out.is_empty() { b"{" } else { b"," });
-        for part in [name, ":"] {
+        for part in [if out.is_empty() { "{\"" } else { ",\"" }, name, "\":"] {
             out.extend_from_slice(part.as_bytes());
         }
-        // Text always serializes.
-        out.extend(serde_json::to_vec(value).unwrap_or_default());
+        // Text always serializes, and a vector takes all that is written.
+        let _ = serde_json::to_writer(&mut out, value);
     };
-    member("\"specversion\"", "1.0");
-    member("\"id\"", values.id);
-    member("\"source\"", &format!("/{}", route.id));
-    member("\"type\"", &publish.kind);
+    member("specversion", "1.0");
+    member("id", values.id);
+    member("source", &format!("/{}", route.id));
+    member("type", &publish.kind);
     if !key.is_empty() {
-        member("\"subject\"", &topic_of_key(key));
+        member("subject", &topic_of_key(key));
     }
-    member("\"time\"", &micros(request.now));
+    member("time", &micros(request.now));
     for name in ["traceparent", "tracestate"] {
         if let Some(value) = headers.get(name) {
-            member(&format!("\"{name}\""), &value.to_text());
+            member(name, &value.to_text());
         }
     }
     if !request.body.is_empty() {
         let json = route.body.as_ref().is_some_and(|body| body.json);
         if let Some(content_type) = content_type {
-            member("\"datacontenttype\"", content_type);
+            member("datacontenttype", content_type);
         }
         if json {
             out.extend_from_slice(b",\"data\":");
             out.extend_from_slice(&request.body);
         } else {
-            member("\"data_base64\"", &BASE64.encode(&request.body));
+            member("data_base64", &BASE64.encode(&request.body));
         }
     }
     out.push(b'}');
@@ -341,9 +339,9 @@ fn trace(request: &Request<'_>) -> Headers {
             }
         }
         None => {
-            let trace = Uuid::new_v4().simple().to_string();
-            let span = &Uuid::new_v4().simple().to_string()[..16];
-            headers.insert("traceparent".into(), format!("00-{trace}-{span}-01").into());
+            let mut buffers = [[0; 32]; 2];
+            let [trace, span] = buffers.each_mut().map(|buffer| &*Uuid::new_v4().simple().encode_lower(buffer));
+            headers.insert("traceparent".into(), format!("00-{trace}-{}-01", &span[..16]).into());
         }
     }
     headers
@@ -361,8 +359,8 @@ fn valid_traceparent(value: &str) -> bool {
         && span.bytes().any(|b| b != b'0')
 }
 
-fn header<'h>(headers: &'h [(String, String)], name: &str) -> Option<&'h str> {
-    headers.iter().find(|(given, _)| given == name).map(|(_, value)| value.as_str())
+fn header<'h>(headers: &[(&str, &'h str)], name: &str) -> Option<&'h str> {
+    headers.iter().find(|(given, _)| *given == name).map(|(_, value)| *value)
 }
 
 /// The path without the table's base path.

@@ -94,17 +94,20 @@ pub struct Params(pub Vec<Param>);
 impl Params {
     /// Reads the values that were given (name and text, a name repeated or not). What is not declared is an error
     /// where `closed`, else passed over. What is wrong is added to `errors`; the rest is read all the same.
-    pub fn read(
+    pub fn read<N: AsRef<str>, T: AsRef<str>>(
         &self,
         part: Part,
-        given: &[(String, String)],
+        given: &[(N, T)],
         closed: bool,
         errors: &mut Vec<FieldError>,
     ) -> Map<String, Value> {
         let mut values = Map::new();
         for param in &self.0 {
-            let texts: Vec<String> =
-                given.iter().filter(|(name, _)| *name == param.name).map(|(_, text)| text.clone()).collect();
+            let texts: Vec<String> = given
+                .iter()
+                .filter(|(name, _)| name.as_ref() == param.name)
+                .map(|(_, text)| text.as_ref().to_owned())
+                .collect();
             if texts.is_empty() {
                 if let Some(default) = &param.default {
                     values.insert(param.name.clone(), default.clone());
@@ -127,8 +130,9 @@ impl Params {
         if closed {
             let mut told: Vec<&str> = Vec::new();
             for (name, _) in given {
-                let known = self.0.iter().any(|param| param.name == *name);
-                if known || told.contains(&name.as_str()) || errors.len() >= MOST_ERRORS {
+                let name = name.as_ref();
+                let known = self.0.iter().any(|param| param.name == name);
+                if known || told.contains(&name) || errors.len() >= MOST_ERRORS {
                     continue;
                 }
                 told.push(name);

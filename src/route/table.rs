@@ -97,14 +97,15 @@ impl Body {
     /// JSON is UTF-8 (RFC 8259 section 8.1).
     pub fn takes(&self, content_type: &str) -> bool {
         let mut parts = content_type.split(';');
-        let essence = parts.next().unwrap_or("").trim().to_ascii_lowercase();
+        let essence = parts.next().unwrap_or("").trim();
         let utf8 = parts.filter_map(|part| part.split_once('=')).all(|(name, value)| {
             !name.trim().eq_ignore_ascii_case("charset") || value.trim().trim_matches('"').eq_ignore_ascii_case("utf-8")
         });
-        let same = essence == self.content_type
-            || (self.content_type == "application/json"
-                && essence.starts_with("application/")
-                && essence.ends_with("+json"));
+        let same = essence.eq_ignore_ascii_case(&self.content_type)
+            || (self.content_type == "application/json" && {
+                let essence = essence.to_ascii_lowercase();
+                essence.starts_with("application/") && essence.ends_with("+json")
+            });
         same && (utf8 || !self.json)
     }
 }

@@ -49,17 +49,27 @@ async fn main() -> anyhow::Result<()> {
     Ok(())
 }
 
-/// The event that a gateway would make of the request.
+/// The message that the gateway makes of the request, property by property: what a broker does with a message depends on
+/// what is in it.
 fn event(data: &str) -> anyhow::Result<(BasicProperties, String)> {
     let (id, now) = (Uuid::now_v7().to_string(), OffsetDateTime::now_utc());
+    let (trace, span) = (Uuid::new_v4().simple().to_string(), Uuid::new_v4().simple().to_string());
+    let parent = format!("00-{trace}-{}-01", &span[..16]);
     let body = format!(
-        r#"{{"specversion":"1.0","id":"{id}","source":"/post-message","type":"post-message","subject":"messages/benchmark","time":"{}","datacontenttype":"application/json","data":{data}}}"#,
+        r#"{{"specversion":"1.0","id":"{id}","source":"/post-message","type":"post-message","subject":"messages/benchmark","time":"{}","traceparent":"{parent}","datacontenttype":"application/json","data":{data}}}"#,
         now.format(&Rfc3339)?,
     );
+    let mut headers = FieldTable::default();
+    headers.insert("fpesa-route".into(), AMQPValue::LongString("post-message".into()));
+    headers.insert("traceparent".into(), AMQPValue::LongString(parent.into()));
     let properties = BasicProperties::default()
         .with_delivery_mode(2)
         .with_message_id(id.into())
-        .with_content_type("application/cloudevents+json".into());
+        .with_content_type("application/cloudevents+json".into())
+        .with_type("post-message".into())
+        .with_app_id("fpesa/1".into())
+        .with_timestamp(u64::try_from(now.unix_timestamp())?)
+        .with_headers(headers);
     Ok((properties, body))
 }
 

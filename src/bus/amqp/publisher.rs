@@ -8,7 +8,7 @@ use std::{
         Arc, Mutex,
         atomic::{AtomicU8, Ordering},
     },
-    task::{Context, Poll},
+    task::{Context, Poll, Waker},
     time::{Duration, Instant},
 };
 
@@ -101,8 +101,12 @@ impl Publisher {
         let (done, result) = oneshot::channel();
         let until = tokio::time::Instant::from_std(deadline);
         let request = Request { message, deadline, done };
-        if !matches!(tokio::time::timeout_at(until, self.requests.send(request)).await, Ok(Ok(()))) {
-            return Outcome::NotSent(Away::Blocked);
+        if let Err(refused) = self.requests.try_send(request) {
+            // Rare, and in a box so that it does not make every publish's future big.
+            let sent = Box::pin(self.requests.send(refused.into_inner()));
+            if !matches!(tokio::time::timeout_at(until, sent).await, Ok(Ok(()))) {
+                return Outcome::NotSent(Away::Blocked);
+            }
         }
         match tokio::time::timeout_at(until, result).await {
             Ok(Ok(outcome)) => outcome,
@@ -148,9 +152,9 @@ async fn run(
     let silent = silence(&connection, || state.load(Ordering::Acquire) == 2);
     tokio::pin!(silent);
     loop {
-        if renewal.is_due() && owner.flights.is_empty() {
+        if renewal.is_due() && owner.outstanding == 0 {
             match tokio::time::timeout(ANSWER_WITHIN, confirming(&connection)).await {
-                Ok(Ok(channel)) => owner.channel = channel,
+                Ok(Ok(channel)) => owner.channel = Arc::new(channel),
                 Ok(Err(error)) => return Ended::after_up(error),
                 Err(_) => return Ended::after_up("the broker does not answer"),
             }
@@ -185,12 +189,12 @@ async fn run(
                 }
             }
             _ = second.tick() => renewal.second(std::mem::take(&mut owner.rejected)),
-            request = received.recv(), if !renewal.is_due() && owner.flights.len() < OUTSTANDING => {
+            request = received.recv(), if !renewal.is_due() && owner.outstanding < OUTSTANDING => {
                 let Some(request) = request else { return Ended::after_up("the bus is closed") };
                 batch.push(request);
                 // Handlers that are ready hand theirs over first: what leaves as one write costs us and the broker less.
                 tokio::task::yield_now().await;
-                while owner.flights.len() + batch.len() < OUTSTANDING
+                while owner.outstanding + batch.len() < OUTSTANDING
                     && let Ok(request) = received.try_recv()
                 {
                     batch.push(request);
@@ -332,7 +336,10 @@ impl ArcWake for Wake {
 
 /// One publish that is not settled.
 struct Waiting {
-    id: String,
+    id: Arc<str>,
+    /// `None` once its confirm is here.
+    flight: Option<Flight>,
+    waker: Waker,
     /// `None` once its outcome is told.
     done: Option<oneshot::Sender<Outcome>>,
 }
@@ -349,13 +356,14 @@ struct Waiting {
 /// 3. an ack that brought another's return may have left its own waiting: it is routed once a *later* confirm came
 ///    without a return, or nothing is outstanding any more.
 struct Owner {
-    channel: Channel,
-    flights: HashMap<u64, Flight>,
+    channel: Arc<Channel>,
+    /// How many have no confirm yet.
+    outstanding: usize,
     woken: Arc<Woken>,
     next: u64,
     waiting: HashMap<u64, Waiting>,
     /// Publishes by message id: of each id one at a time, so that a return names one publish.
-    by_id: HashMap<String, u64>,
+    by_id: HashMap<Arc<str>, u64>,
     /// Publishes whose id is outstanding already.
     held_back: VecDeque<Request>,
     /// Acked with another's return, and not known to be routed yet.
@@ -367,8 +375,8 @@ struct Owner {
 impl Owner {
     fn new(channel: Channel) -> Self {
         Self {
-            channel,
-            flights: HashMap::new(),
+            channel: Arc::new(channel),
+            outstanding: 0,
             woken: Arc::default(),
             next: 0,
             waiting: HashMap::new(),
@@ -386,7 +394,7 @@ impl Owner {
             let _ = request.done.send(Outcome::NotSent(Away::Blocked));
             return Ok(());
         }
-        let id = request.message.properties.message_id.clone().unwrap_or_default();
+        let id: Arc<str> = request.message.properties.message_id.as_deref().unwrap_or_default().into();
         if self.by_id.contains_key(&id) {
             self.held_back.push_back(request);
             return Ok(());
@@ -394,32 +402,34 @@ impl Owner {
         self.next += 1;
         let number = self.next;
         self.by_id.insert(id.clone(), number);
-        self.waiting.insert(number, Waiting { id, done: Some(request.done) });
         let (channel, message) = (self.channel.clone(), request.message);
         let flight: Flight = Box::pin(async move {
             let options = BasicPublishOptions { mandatory: message.mandatory, ..BasicPublishOptions::default() };
             let sent = channel.basic_publish(
-                short(&message.exchange),
-                short(&message.key),
+                short(message.exchange),
+                short(message.key),
                 options,
                 &message.body,
-                to_amqp(&message.properties),
+                to_amqp(message.properties),
             );
             let confirmed = async { sent.await?.await };
             (number, confirmed.await)
         });
-        self.flights.insert(number, flight);
+        let waker = waker(Arc::new(Wake { number, woken: self.woken.clone() }));
+        self.waiting.insert(number, Waiting { id, flight: Some(flight), waker, done: Some(request.done) });
+        self.outstanding += 1;
         // The first poll takes the delivery tag and queues the frames: publishes leave in the order that they came.
         let first = self.poll(number);
         if first.is_some() { self.land(first.into_iter().collect()) } else { Ok(()) }
     }
 
     fn poll(&mut self, number: u64) -> Option<Landed> {
-        let flight = self.flights.get_mut(&number)?;
-        let waker = waker(Arc::new(Wake { number, woken: self.woken.clone() }));
-        match flight.as_mut().poll(&mut Context::from_waker(&waker)) {
+        let waiting = self.waiting.get_mut(&number)?;
+        let flight = waiting.flight.as_mut()?;
+        match flight.as_mut().poll(&mut Context::from_waker(&waiting.waker)) {
             Poll::Ready(landed) => {
-                self.flights.remove(&number);
+                waiting.flight = None;
+                self.outstanding -= 1;
                 Some(landed)
             }
             Poll::Pending => None,
@@ -467,7 +477,7 @@ impl Owner {
         } else {
             self.undecided.extend(before);
         }
-        if self.flights.is_empty() {
+        if self.outstanding == 0 {
             for number in std::mem::take(&mut self.undecided) {
                 self.settle(number, Outcome::Routed);
             }
