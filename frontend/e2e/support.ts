@@ -36,7 +36,11 @@ export const texts = (page: Page): Promise<string[]> => page.locator('.messages 
 export async function allTexts(page: Page): Promise<string[]> {
   const found = new Map<number, string>();
   const scroller = page.locator('.scroller');
-  await scroller.evaluate((box) => box.scrollTo(0, 0));
+  // Rows follow a scroll with the next frame: what is read before that stands elsewhere.
+  await scroller.evaluate((box) => {
+    box.scrollTo(0, 0);
+    return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
+  });
   for (;;) {
     const rows = await page
       .locator('.messages > li')
