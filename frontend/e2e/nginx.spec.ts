@@ -2,7 +2,7 @@
 
 import { expect, test } from '@playwright/test';
 import { spawn, spawnSync, type ChildProcess } from 'node:child_process';
-import { mkdtempSync, readFileSync, rmSync } from 'node:fs';
+import { mkdtempSync, readdirSync, readFileSync, rmSync } from 'node:fs';
 import { tmpdir } from 'node:os';
 import { join, resolve } from 'node:path';
 import { createInterface } from 'node:readline';
@@ -52,6 +52,8 @@ async function killed(id: number): Promise<void> {
   process.kill(id, 'SIGKILL');
   const state = (): string => {
     try {
+      // Its files are open until the last of its threads is gone, and the first one may be gone before.
+      if (readdirSync(`/proc/${id}/task`).length > 1) return 'threads';
       return /\) (\w)/.exec(readFileSync(`/proc/${id}/stat`, 'utf8'))?.[1] ?? '';
     } catch {
       return '';
