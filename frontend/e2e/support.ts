@@ -37,10 +37,10 @@ export async function allTexts(page: Page): Promise<string[]> {
   const found = new Map<number, string>();
   const scroller = page.locator('.scroller');
   // Rows follow a scroll with the next frame: what is read before that stands elsewhere.
-  await scroller.evaluate((box) => {
-    box.scrollTo(0, 0);
-    return new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done)));
-  });
+  const followed = (): Promise<unknown> =>
+    page.evaluate(() => new Promise((done) => requestAnimationFrame(() => requestAnimationFrame(done))));
+  await scroller.evaluate((box) => box.scrollTo(0, 0));
+  await followed();
   for (;;) {
     const rows = await page
       .locator('.messages > li')
@@ -53,8 +53,9 @@ export async function allTexts(page: Page): Promise<string[]> {
     const atEnd = await scroller.evaluate((box) => {
       const end = box.scrollTop + box.clientHeight >= box.scrollHeight - 2;
       box.scrollBy(0, box.clientHeight * 0.8);
-      return new Promise<boolean>((done) => requestAnimationFrame(() => requestAnimationFrame(() => done(end))));
+      return end;
     });
+    await followed();
     if (atEnd) return [...found].sort(([a], [b]) => a - b).map(([, text]) => text);
   }
 }

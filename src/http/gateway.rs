@@ -10,9 +10,8 @@ use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header},
 };
-use bytes::BytesMut;
 use futures::FutureExt as _;
-use http_body_util::BodyExt as _;
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
 use uuid::Uuid;
 
@@ -69,8 +68,7 @@ impl Gateway {
         intake::limits(&parts.headers, &parts.uri)?;
         if let Some(taken) = system::own(&parts.method, parts.uri.path()) {
             taken?;
-            // In a box, as calls are: what is rare shall not make every request's future big, for it is moved about.
-            return Box::pin(system::answer(self, &mut parts)).await;
+            return system::answer(self, &mut parts).await;
         }
         let in_force = self.vitals.live.get();
         let (route, values) = match intake::find(&in_force.table, &parts.method, parts.uri.path(), &parts.headers)? {
@@ -92,7 +90,7 @@ impl Gateway {
             }
             Order::Call { message, timeout, reply } => {
                 let accept = text(&parts.headers, &header::ACCEPT);
-                Box::pin(self.call(route, message, timeout, reply, accept.as_deref(), request_id)).await
+                self.call(route, message, timeout, reply, accept.as_deref(), request_id).await
             }
         }
     }
@@ -184,23 +182,12 @@ impl Gateway {
             if announced.is_some_and(|size| size > limit) {
                 return Ok(None);
             }
-            // A small body comes in one piece, and needs no copy.
-            let (mut first, mut all) = (Bytes::new(), BytesMut::new());
-            while let Some(frame) = body.frame().await {
-                let frame = frame.map_err(|_| Problem::body_incomplete())?;
-                if let Ok(data) = frame.into_data() {
-                    if (first.len() + all.len() + data.len()) as u64 > limit {
-                        return Ok(None);
-                    }
-                    if first.is_empty() && all.is_empty() {
-                        first = data;
-                        continue;
-                    }
-                    all.extend_from_slice(&std::mem::take(&mut first));
-                    all.extend_from_slice(&data);
-                }
+            let limited = Limited::new(&mut body, usize::try_from(limit).unwrap_or(usize::MAX));
+            match limited.collect().await {
+                Ok(whole) => Ok(Some(whole.to_bytes())),
+                Err(error) if error.is::<LengthLimitError>() => Ok(None),
+                Err(_) => Err(Problem::body_incomplete()),
             }
-            Ok(Some(if all.is_empty() { first } else { all.freeze() }))
         };
         let bytes = match tokio::time::timeout(within, read).await {
             Err(_) => return Err(Problem::body_timeout(u64::try_from(within.as_millis()).unwrap_or(u64::MAX))),
@@ -251,5 +238,5 @@ pub fn request_id(headers: &HeaderMap) -> String {
         (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"-_.".contains(&b))
     };
     let given = headers.get(&REQUEST_ID).and_then(|value| value.to_str().ok()).filter(sane);
-    given.map_or_else(|| Uuid::now_v7().hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned(), str::to_owned)
+    given.map_or_else(|| Uuid::now_v7().to_string(), str::to_owned)
 }

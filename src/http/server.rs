@@ -55,8 +55,6 @@ pub async fn serve<S>(
             // Answers are small: waiting to fill a packet costs more than it saves.
             let _ = stream.set_nodelay(true);
             let connection = http1::Builder::new()
-                // Answers are small: one buffer is cheaper than a list of them.
-                .writev(false)
                 .timer(TokioTimer::new())
                 .header_read_timeout(HEAD_TIMEOUT)
                 .serve_connection(TokioIo::new(stream), service)

@@ -91,7 +91,7 @@ pub fn map<'r>(route: &'r Route, request: &Request<'_>) -> Result<Order<'r>, Rej
             errors.push(error);
             String::new()
         }
-        _ => request.new_id.hyphenated().encode_lower(&mut Uuid::encode_buffer()).to_owned(),
+        _ => request.new_id.hyphenated().to_string(),
     };
     let body = read_body(route, &request.body, &mut errors)?;
     if !errors.is_empty() {
@@ -339,9 +339,8 @@ fn trace(request: &Request<'_>) -> Headers {
             }
         }
         None => {
-            let mut buffers = [[0; 32]; 2];
-            let [trace, span] = buffers.each_mut().map(|buffer| &*Uuid::new_v4().simple().encode_lower(buffer));
-            headers.insert("traceparent".into(), format!("00-{trace}-{}-01", &span[..16]).into());
+            let (trace, (span, _)) = (Uuid::new_v4().simple(), Uuid::new_v4().as_u64_pair());
+            headers.insert("traceparent".into(), format!("00-{trace}-{span:016x}-01").into());
         }
     }
     headers

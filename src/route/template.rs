@@ -160,7 +160,7 @@ impl Template {
         values: &Values<'_>,
         refuse: impl Fn(&Reference, &str) -> Option<String>,
     ) -> Result<String, FieldError> {
-        let mut out = String::with_capacity(self.text.len() + 16);
+        let mut out = String::new();
         for piece in &self.pieces {
             match piece {
                 Piece::Literal(text) => out.push_str(text),
