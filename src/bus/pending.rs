@@ -26,6 +26,11 @@ impl Pending {
         reply
     }
 
+    /// Whether somebody still waits.
+    pub(in crate::bus) fn expects(&self, correlation: &str) -> bool {
+        self.calls().contains_key(correlation)
+    }
+
     pub(in crate::bus) fn forget(&self, correlation: &str) {
         self.calls().remove(correlation);
     }
@@ -43,10 +48,10 @@ impl Pending {
         }
     }
 
-    /// Ends a call whose queue went away with its last worker.
-    pub(in crate::bus) fn no_worker(&self, correlation: &str) {
+    /// Ends a call that gets no reply.
+    pub(in crate::bus) fn fail(&self, correlation: &str, error: CallError) {
         if let Some(answered) = self.calls().remove(correlation) {
-            let _ = answered.send(Err(CallError::NoWorker));
+            let _ = answered.send(Err(error));
         }
     }
 }

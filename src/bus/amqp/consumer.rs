@@ -99,7 +99,7 @@ async fn lost(connection: &Connection, queue: &str) -> String {
     };
     tokio::select! {
         why = look => why,
-        why = silence(connection, || false) => why,
+        why = silence(connection) => why,
     }
 }
 

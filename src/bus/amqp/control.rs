@@ -56,7 +56,7 @@ async fn run(shared: &Shared, received: &mut mpsc::Receiver<Declare>) -> Ended {
     let version = Version { major: shared.options.broker_major().await.unwrap_or_default() };
     let ended = tokio::select! {
         ended = watch(shared, &connection, version, received) => ended,
-        why = silence(&connection, || false) => Ended::after_up(why),
+        why = silence(&connection) => Ended::after_up(why),
     };
     shared.watched.store(false, Ordering::Release);
     held(&shared.queues).clear();

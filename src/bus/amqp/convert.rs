@@ -1,4 +1,4 @@
-//! Messages to AMQP's properties and back.
+//! What lapin brings as the words of the wire, and the topology's arguments as its own.
 
 use std::time::Duration;
 
@@ -16,45 +16,6 @@ use crate::{
 /// A short string (at most 255 bytes); what is longer can't be sent and becomes empty, which no exchange or queue is.
 pub(super) fn short(text: impl Into<String>) -> ShortString {
     ShortString::try_new(text.into()).unwrap_or_default()
-}
-
-pub(super) fn to_amqp(properties: Properties) -> BasicProperties {
-    let mut out = BasicProperties::default().with_delivery_mode(if properties.persistent { 2 } else { 1 });
-    let with =
-        |out: BasicProperties, value: Option<String>, set: fn(BasicProperties, ShortString) -> BasicProperties| {
-            match value {
-                Some(value) => set(out, short(value)),
-                None => out,
-            }
-        };
-    out = with(out, properties.message_id, BasicProperties::with_message_id);
-    out = with(out, properties.correlation_id, BasicProperties::with_correlation_id);
-    out = with(out, properties.reply_to, BasicProperties::with_reply_to);
-    out = with(out, properties.content_type, BasicProperties::with_content_type);
-    out = with(out, properties.kind, BasicProperties::with_type);
-    out = with(out, properties.app_id, BasicProperties::with_app_id);
-    if let Some(timestamp) = properties.timestamp {
-        out = out.with_timestamp(timestamp);
-    }
-    if let Some(expiration) = properties.expiration {
-        out = out.with_expiration(short(expiration.as_millis().max(1).to_string()));
-    }
-    if let Some(priority) = properties.priority {
-        out = out.with_priority(priority);
-    }
-    if !properties.headers.is_empty() {
-        let mut table = FieldTable::default();
-        for (name, value) in properties.headers {
-            let value = match value {
-                HeaderValue::Text(text) => AMQPValue::LongString(text.into()),
-                HeaderValue::Int(number) => AMQPValue::LongLongInt(number),
-                HeaderValue::Bool(flag) => AMQPValue::Boolean(flag),
-            };
-            table.insert(short(name), value);
-        }
-        out = out.with_headers(table);
-    }
-    out
 }
 
 pub(super) fn from_amqp(properties: &BasicProperties) -> Properties {

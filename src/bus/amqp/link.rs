@@ -4,12 +4,13 @@ use std::{fs, future::Future, time::Duration};
 
 use lapin::{
     Connection, ConnectionProperties,
-    tcp::{OwnedIdentity, OwnedTLSConfig},
+    runtime::default_runtime,
+    tcp::{AMQPUriTcpExt as _, OwnedIdentity, OwnedTLSConfig},
     uri::AMQPUri,
 };
 use tokio_util::sync::CancellationToken;
 
-use super::version;
+use super::{handshake, session::Session, version};
 use crate::settings::{Secret, Settings};
 
 /// How long a connection may take to be made.
@@ -19,6 +20,9 @@ pub(super) const ANSWER_WITHIN: Duration = Duration::from_secs(10);
 pub(super) const CLOSE_WITHIN: Duration = Duration::from_secs(2);
 /// Seconds between heartbeats: a silent link is known after at most twice that.
 const HEARTBEAT: u16 = 5;
+/// How often it is asked for a sign of life, and how long it may owe one.
+pub(super) const LOOK_EVERY: Duration = Duration::from_millis(800);
+pub(super) const SILENT_AFTER: Duration = Duration::from_secs(4);
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The broker is served again within 5 s of its return: so no pause is longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
@@ -88,21 +92,49 @@ impl Options {
 
     /// Connects to the first address that answers.
     pub(super) async fn connect(&self, role: &str) -> Result<Connection, String> {
+        self.first(|address, tls| {
+            let properties = ConnectionProperties::default().with_connection_name(name(role).into());
+            async move {
+                let runtime = default_runtime().map_err(|error| error.to_string())?;
+                let connecting = Connection::connect_uri_with_config(address, properties, tls, runtime);
+                connecting.await.map_err(|error| error.to_string())
+            }
+        })
+        .await
+    }
+
+    /// The same, for a role that looks at each frame itself.
+    pub(super) async fn open(&self, role: &str) -> Result<Session, String> {
+        self.first(|address, tls| {
+            let name = name(role);
+            async move {
+                let runtime = default_runtime().map_err(|error| error.to_string())?;
+                let stream = address.connect_with_config_async(tls.as_ref(), &runtime).await;
+                handshake::open(stream.map_err(|error| error.to_string())?, &address, name).await
+            }
+        })
+        .await
+    }
+
+    async fn first<T, F>(&self, connect: impl Fn(AMQPUri, OwnedTLSConfig) -> F) -> Result<T, String>
+    where
+        F: Future<Output = Result<T, String>>,
+    {
         let mut last = String::from("no address is given");
         for address in &self.addresses {
-            let tls = self.tls();
-            let name = format!("fpesa {role} {}", std::process::id());
-            let properties = ConnectionProperties::default().with_connection_name(name.into());
-            let runtime = lapin::runtime::default_runtime().map_err(|error| error.to_string())?;
-            let connecting = Connection::connect_uri_with_config(address.clone(), properties, tls, runtime);
-            match tokio::time::timeout(CONNECT_WITHIN, connecting).await {
-                Ok(Ok(connection)) => return Ok(connection),
+            match tokio::time::timeout(CONNECT_WITHIN, connect(address.clone(), self.tls())).await {
+                Ok(Ok(connected)) => return Ok(connected),
                 Ok(Err(error)) => last = format!("{}: {error}", address.authority.host),
                 Err(_) => last = format!("{}: no answer within {CONNECT_WITHIN:?}", address.authority.host),
             }
         }
         Err(last)
     }
+}
+
+/// What the broker's list of connections shows.
+fn name(role: &str) -> String {
+    format!("fpesa {role} {}", std::process::id())
 }
 
 /// As whom and where on the broker: what the first address of the setting `bus` says.
@@ -199,22 +231,16 @@ where
 }
 
 /// Ends, with the reason, when the broker answers nothing on a link any more: sooner than heartbeats tell, which may miss
-/// one. A broker opens a channel whatever its queues do; one that `excused` says is blocked by an alarm need not.
-pub(super) async fn silence(connection: &Connection, excused: impl Fn() -> bool) -> String {
-    const EVERY: Duration = Duration::from_millis(800);
-    const SILENT_AFTER: Duration = Duration::from_secs(4);
+/// one. A broker opens a channel whatever its queues do.
+pub(super) async fn silence(connection: &Connection) -> String {
     loop {
-        tokio::time::sleep(EVERY).await;
-        if excused() {
-            continue;
-        }
+        tokio::time::sleep(LOOK_EVERY).await;
         match tokio::time::timeout(SILENT_AFTER, connection.create_channel()).await {
             Ok(Ok(channel)) => {
                 // Closed when it is dropped.
                 drop(channel);
             }
             Ok(Err(error)) => return error.to_string(),
-            Err(_) if excused() => {}
             Err(_) => return "the broker answers nothing".into(),
         }
     }

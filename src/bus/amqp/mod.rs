@@ -23,11 +23,18 @@ use crate::{
 
 mod census;
 mod consumer;
+mod content;
 mod control;
 mod convert;
 mod declare;
+mod encode;
+mod handshake;
 mod link;
+mod outstanding;
+mod owner;
 mod publisher;
+mod renewal;
+mod session;
 mod version;
 
 pub use link::{Login, Options};
@@ -118,20 +125,11 @@ impl Bus for Amqp {
         let correlation = Uuid::now_v7().simple().to_string();
         stamp_call(&mut message, held(&self.shared.reply_to).clone(), &correlation, left);
         let reply = self.shared.pending.expect(correlation.clone());
-        let error = match self.caller.publish(message, deadline).await {
-            Outcome::Routed => match tokio::time::timeout_at(deadline.into(), reply).await {
-                Ok(Ok(result)) => return result,
-                Ok(Err(_)) => CallError::Unknown,
-                Err(_) => CallError::Timeout,
-            },
-            Outcome::Unroutable => CallError::NoWorker,
-            Outcome::Rejected => CallError::Rejected,
-            Outcome::NotSent(away) => CallError::NotSent(away),
-            Outcome::Unknown if Instant::now() >= deadline => CallError::Timeout,
-            Outcome::Unknown => CallError::Unknown,
-        };
-        self.shared.pending.forget(&correlation);
-        Err(error)
+        let result = self.caller.call(message, deadline, correlation.clone(), reply).await;
+        if result.is_err() {
+            self.shared.pending.forget(&correlation);
+        }
+        result
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Deliveries, BusError> {

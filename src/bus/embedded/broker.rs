@@ -17,7 +17,7 @@ use super::{
 };
 use crate::{
     bus::{BusError, Delivery, Settlement, Ticket},
-    message::{HeaderValue, Message},
+    message::{CallError, HeaderValue, Message},
     topology::{Declare, Queue as Spec, QueueKind, Topology},
 };
 
@@ -263,7 +263,7 @@ impl Broker {
         if queue.id.is_none() && queue.consumers.is_empty() {
             for kept in &queue.ready {
                 if let Some(correlation) = &kept.message.properties.correlation_id {
-                    shared.pending.no_worker(correlation);
+                    shared.pending.fail(correlation, CallError::NoWorker);
                 }
             }
             self.queues.remove(name);

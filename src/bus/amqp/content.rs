@@ -1,0 +1,31 @@
+//! A message that comes in as a method, a content header and body frames (AMQP 0-9-1, 4.2.6).
+
+use amq_protocol::{frame::AMQPContentHeader, protocol::BasicProperties};
+
+/// The content that one channel is in the middle of; its method has come.
+#[derive(Default)]
+pub(super) struct Content {
+    pub properties: BasicProperties,
+    pub body: Vec<u8>,
+    missing: usize,
+}
+
+impl Content {
+    /// Its header, and whether it is whole by that: it may have no body.
+    pub fn header(&mut self, header: AMQPContentHeader) -> bool {
+        self.missing = usize::try_from(header.body_size).unwrap_or(usize::MAX);
+        self.properties = header.properties;
+        self.missing == 0
+    }
+
+    /// A part of its body, and whether it is whole by that.
+    pub fn part(&mut self, part: Vec<u8>) -> bool {
+        self.missing = self.missing.saturating_sub(part.len());
+        if self.body.is_empty() {
+            self.body = part;
+        } else {
+            self.body.extend(part);
+        }
+        self.missing == 0
+    }
+}

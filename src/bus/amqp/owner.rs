@@ -1,0 +1,389 @@
+//! The one task that owns a link for publishing: many publishes are outstanding, each learns what the broker said of it
+//! and of no other, and replies to calls come in on the way.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, atomic::Ordering},
+    time::{Duration, Instant},
+};
+
+use amq_protocol::{
+    frame::AMQPFrame,
+    protocol::{AMQPClass, basic, channel, confirm, connection, queue},
+    types::FieldTable,
+};
+use tokio::{
+    sync::mpsc,
+    time::{MissedTickBehavior, interval},
+};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use super::{
+    Shared,
+    content::Content,
+    convert::from_amqp,
+    encode, held,
+    link::{ANSWER_WITHIN, CLOSE_WITHIN, Ended, LOOK_EVERY, SILENT_AFTER},
+    outstanding::Outstanding,
+    publisher::{Done, LinkNow, Request},
+    renewal::Renewal,
+    session::{Session, refused},
+};
+use crate::{
+    bus::Link,
+    message::{Away, Outcome, Reply},
+};
+
+/// Most publishes without their confirm.
+const OUTSTANDING: usize = 512;
+/// Channels: publishes take turns on two of them (see [`Renewal`]); replies come on a third; the fourth asks for signs of
+/// life.
+const FIRST: u16 = 1;
+const SECOND: u16 = 2;
+const INBOX: u16 = 3;
+const LOOK: u16 = 4;
+
+/// Connects and serves until the link ends.
+pub(super) async fn run(
+    shared: &Arc<Shared>,
+    replies: bool,
+    role: &'static str,
+    now: &LinkNow,
+    received: &mut mpsc::Receiver<Request>,
+    stop: &CancellationToken,
+) -> Ended {
+    let mut session = match shared.options.open(role).await {
+        Ok(session) => session,
+        Err(why) => return Ended::never_up(why),
+    };
+    match tokio::time::timeout(ANSWER_WITHIN, prepare(&mut session, shared, replies)).await {
+        Ok(Ok(())) => {}
+        Ok(Err(why)) => return Ended::never_up(why),
+        Err(_) => return Ended::never_up("the broker does not answer".into()),
+    }
+    now.set(Link::Up);
+    let mut owner = Owner::new(shared, role, now);
+    let why = tokio::select! {
+        why = serve(&mut owner, &mut session, received) => why,
+        () = stop.cancelled() => {
+            let _ = tokio::time::timeout(CLOSE_WITHIN, session.close()).await;
+            "the bus is closed".to_owned()
+        }
+    };
+    owner.end();
+    Ended::after_up(why)
+}
+
+/// A channel with confirms and, for calls, the queue that their replies come to: without it no call can be answered.
+async fn prepare(session: &mut Session, shared: &Shared, replies: bool) -> Result<(), String> {
+    if replies {
+        let name = format!("fpesa.reply.{}", Uuid::new_v4().simple());
+        let declare = queue::Declare {
+            queue: name.as_str().into(),
+            passive: false,
+            durable: false,
+            exclusive: true,
+            auto_delete: true,
+            nowait: false,
+            arguments: FieldTable::default(),
+        };
+        let consume = basic::Consume {
+            queue: name.as_str().into(),
+            consumer_tag: "".into(),
+            no_local: false,
+            no_ack: true,
+            exclusive: true,
+            nowait: false,
+            arguments: FieldTable::default(),
+        };
+        session.ask(INBOX, opened()).await?;
+        session.ask(INBOX, AMQPClass::Queue(queue::AMQPMethod::Declare(declare))).await?;
+        session.ask(INBOX, AMQPClass::Basic(basic::AMQPMethod::Consume(consume))).await?;
+        *held(&shared.reply_to) = Some(name);
+    }
+    session.ask(FIRST, opened()).await?;
+    session.ask(FIRST, confirming()).await?;
+    Ok(())
+}
+
+fn opened() -> AMQPClass {
+    AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}))
+}
+
+fn confirming() -> AMQPClass {
+    AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false }))
+}
+
+fn closed() -> AMQPClass {
+    let close = channel::Close { reply_code: 200, reply_text: "done".into(), class_id: 0, method_id: 0 };
+    AMQPClass::Channel(channel::AMQPMethod::Close(close))
+}
+
+/// Until the link ends, and why.
+async fn serve(owner: &mut Owner<'_>, session: &mut Session, received: &mut mpsc::Receiver<Request>) -> String {
+    match try_serve(owner, session, received).await {
+        Ok(()) => "the bus is closed".into(),
+        Err(why) => why,
+    }
+}
+
+async fn try_serve(
+    owner: &mut Owner<'_>,
+    session: &mut Session,
+    received: &mut mpsc::Receiver<Request>,
+) -> Result<(), String> {
+    let mut look = interval(LOOK_EVERY);
+    let mut second = interval(Duration::from_secs(1));
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    second.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    loop {
+        owner.renew(session)?;
+        owner.send_held_back(session);
+        tokio::select! {
+            biased;
+            ready = session.ready() => {
+                ready?;
+                while let Some(frame) = session.frame()? {
+                    owner.take_in(session, frame)?;
+                }
+                if owner.now.get() == Link::Blocked {
+                    while let Ok(request) = received.try_recv() {
+                        request.done.tell(owner.shared, Outcome::NotSent(Away::Blocked));
+                    }
+                }
+            }
+            _ = look.tick() => owner.look(session)?,
+            _ = second.tick() => owner.renewal.second(std::mem::take(&mut owner.rejected)),
+            request = received.recv(), if owner.has_room() => {
+                let Some(request) = request else { return Ok(()) };
+                // Handlers that are ready hand theirs over first: what leaves as one write costs us and the broker less.
+                tokio::task::yield_now().await;
+                owner.send(session, request);
+                while owner.has_room() && let Ok(request) = received.try_recv() {
+                    owner.send(session, request);
+                }
+            }
+        }
+    }
+}
+
+/// The task's own state.
+struct Owner<'a> {
+    shared: &'a Shared,
+    role: &'static str,
+    now: &'a LinkNow,
+    /// What publishes go out on.
+    channel: u16,
+    outstanding: Outstanding<Done>,
+    /// Publishes whose id is outstanding already.
+    held_back: VecDeque<Request>,
+    /// A message that is coming back.
+    returned: Option<Content>,
+    /// A reply that is coming in.
+    reply: Option<Content>,
+    /// Rejected since it was last looked at.
+    rejected: usize,
+    renewal: Renewal,
+    /// Whether the other channel is being opened, or still being closed.
+    changing: Changing,
+    /// Since when the broker owes a sign of life.
+    asked: Option<Instant>,
+}
+
+#[derive(PartialEq, Eq)]
+enum Changing {
+    No,
+    Opening,
+    Closing,
+}
+
+impl<'a> Owner<'a> {
+    fn new(shared: &'a Shared, role: &'static str, now: &'a LinkNow) -> Self {
+        Self {
+            shared,
+            role,
+            now,
+            channel: FIRST,
+            outstanding: Outstanding::default(),
+            held_back: VecDeque::new(),
+            returned: None,
+            reply: None,
+            rejected: 0,
+            renewal: Renewal::default(),
+            changing: Changing::No,
+            asked: None,
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        !self.renewal.is_due() && self.changing != Changing::Opening && self.outstanding.len() < OUTSTANDING
+    }
+
+    fn other(&self) -> u16 {
+        if self.channel == FIRST { SECOND } else { FIRST }
+    }
+
+    /// Sends a publish, or holds it back while another of the same id is outstanding.
+    fn send(&mut self, session: &mut Session, request: Request) {
+        let away = Outcome::NotSent(Away::Blocked);
+        if self.now.get() == Link::Blocked {
+            return request.done.tell(self.shared, away);
+        }
+        if request.done.is_closed(self.shared) || request.deadline <= Instant::now() {
+            // Nobody waits any more, and it was never sent.
+            return request.done.tell(self.shared, away);
+        }
+        let properties = &request.message.properties;
+        let id = properties.message_id.as_deref().unwrap_or_default();
+        if self.outstanding.holds(id) {
+            return self.held_back.push_back(request);
+        }
+        let frame_max = session.frame_max;
+        match encode::publish(session.outgoing(), self.channel, frame_max, &request.message) {
+            Ok(()) => self.outstanding.sent(id, request.done),
+            Err(encode::TooBig) => {
+                tracing::warn!(role = self.role, frame_max, "the headers of a message are over the broker's limit");
+                request.done.tell(self.shared, Outcome::Rejected);
+            }
+        }
+    }
+
+    /// Sends what was held back and can go now.
+    fn send_held_back(&mut self, session: &mut Session) {
+        let id = |request: &Request| request.message.properties.message_id.clone().unwrap_or_default();
+        while self.has_room()
+            && let Some(at) = self.held_back.iter().position(|request| !self.outstanding.holds(&id(request)))
+            && let Some(request) = self.held_back.remove(at)
+        {
+            self.send(session, request);
+        }
+    }
+
+    /// Takes in what the broker says. The error ends the link.
+    fn take_in(&mut self, session: &mut Session, frame: AMQPFrame) -> Result<(), String> {
+        match frame {
+            AMQPFrame::Method(_, AMQPClass::Basic(method)) => return self.take_in_basic(method),
+            AMQPFrame::Header(INBOX, header) => {
+                if self.reply.as_mut().is_some_and(|reply| reply.header(header)) {
+                    self.replied();
+                }
+            }
+            AMQPFrame::Body(INBOX, part) => {
+                if self.reply.as_mut().is_some_and(|reply| reply.part(part)) {
+                    self.replied();
+                }
+            }
+            AMQPFrame::Header(_, header) => {
+                if self.returned.as_mut().is_some_and(|returned| returned.header(header)) {
+                    self.came_back();
+                }
+            }
+            AMQPFrame::Body(_, part) => {
+                if self.returned.as_mut().is_some_and(|returned| returned.part(part)) {
+                    self.came_back();
+                }
+            }
+            AMQPFrame::Method(_, AMQPClass::Connection(connection::AMQPMethod::Blocked(_))) => {
+                tracing::warn!(role = self.role, "the broker takes nothing (an alarm)");
+                self.now.set(Link::Blocked);
+                self.outstanding.tell_all(Outcome::Unknown, |done, outcome| done.tell(self.shared, outcome));
+                for request in self.held_back.drain(..) {
+                    request.done.tell(self.shared, Outcome::NotSent(Away::Blocked));
+                }
+            }
+            AMQPFrame::Method(_, AMQPClass::Connection(connection::AMQPMethod::Unblocked(_))) => {
+                // What it owed meanwhile counts from now.
+                self.asked = self.asked.map(|_| Instant::now());
+                self.now.set(Link::Up);
+            }
+            AMQPFrame::Method(on, AMQPClass::Channel(channel::AMQPMethod::OpenOk(_))) => {
+                session.say(on, if on == LOOK { closed() } else { confirming() })?;
+            }
+            AMQPFrame::Method(on, AMQPClass::Channel(channel::AMQPMethod::CloseOk(_))) => {
+                if on == LOOK {
+                    self.asked = None;
+                } else {
+                    self.changing = Changing::No;
+                }
+            }
+            AMQPFrame::Method(on, AMQPClass::Confirm(confirm::AMQPMethod::SelectOk(_))) => {
+                // Nothing was outstanding on the old one, and nothing was sent since.
+                session.say(self.channel, closed())?;
+                self.channel = on;
+                self.outstanding = Outstanding::default();
+                self.changing = Changing::Closing;
+                self.renewal.done();
+            }
+            AMQPFrame::Method(_, method) => return refused(&method),
+            AMQPFrame::Heartbeat | AMQPFrame::ProtocolHeader(_) | AMQPFrame::InvalidHeartbeat(_) => {}
+        }
+        Ok(())
+    }
+
+    fn take_in_basic(&mut self, method: basic::AMQPMethod) -> Result<(), String> {
+        let tell = |done: Done, outcome| done.tell(self.shared, outcome);
+        match method {
+            basic::AMQPMethod::Ack(ack) => {
+                self.outstanding.confirmed(ack.delivery_tag, ack.multiple, Outcome::Routed, tell);
+            }
+            basic::AMQPMethod::Nack(nack) => {
+                self.rejected += self.outstanding.confirmed(nack.delivery_tag, nack.multiple, Outcome::Rejected, tell);
+            }
+            basic::AMQPMethod::Return(_) => self.returned = Some(Content::default()),
+            basic::AMQPMethod::Deliver(_) => self.reply = Some(Content::default()),
+            basic::AMQPMethod::Cancel(_) => return Err("the queue of replies is gone".into()),
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// The message is unroutable. Its ack is still to come.
+    fn came_back(&mut self) {
+        let Some(content) = self.returned.take() else { return };
+        let id = content.properties.message_id().as_ref().map_or("", |id| id.as_str());
+        self.outstanding.returned(id, |done, outcome| done.tell(self.shared, outcome));
+    }
+
+    fn replied(&mut self) {
+        let Some(content) = self.reply.take() else { return };
+        let reply = Reply { properties: from_amqp(&content.properties), body: content.body.into() };
+        if !self.shared.pending.answer(reply) {
+            self.shared.late_replies.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    /// Begins to exchange the channel, once it is due and nothing is outstanding.
+    fn renew(&mut self, session: &mut Session) -> Result<(), String> {
+        if self.renewal.is_due() && self.changing == Changing::No && self.outstanding.is_empty() {
+            self.changing = Changing::Opening;
+            session.say(self.other(), opened())?;
+        }
+        Ok(())
+    }
+
+    /// Asks for a sign of life, sooner than heartbeats tell. A broker opens a channel whatever its queues do; one that is
+    /// blocked by an alarm need not.
+    fn look(&mut self, session: &mut Session) -> Result<(), String> {
+        session.keep_alive()?;
+        if self.now.get() == Link::Blocked {
+            return Ok(());
+        }
+        match self.asked {
+            Some(since) if since.elapsed() > SILENT_AFTER => Err("the broker answers nothing".into()),
+            Some(_) => Ok(()),
+            None => {
+                self.asked = Some(Instant::now());
+                session.say(LOOK, opened())
+            }
+        }
+    }
+
+    /// The link is over: what was sent may have arrived, what was held back did not.
+    fn end(&mut self) {
+        self.outstanding.tell_all(Outcome::Unknown, |done, outcome| done.tell(self.shared, outcome));
+        for request in self.held_back.drain(..) {
+            request.done.tell(self.shared, Outcome::NotSent(Away::Down));
+        }
+    }
+}
