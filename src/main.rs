@@ -12,6 +12,10 @@ use fpesa::{
     tail,
 };
 
+/// A request makes some sixty small allocations, and many are freed by another thread than made them.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 fn main() -> ExitCode {
     // One crypto provider, chosen by us: with several compiled in, rustls would refuse to choose.
     let _ = rustls::crypto::ring::default_provider().install_default();

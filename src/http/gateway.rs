@@ -1,6 +1,7 @@
 //! The one generic handler: a request finds its route, is mapped to an order, and the bus's answer becomes a status.
 
 use std::{
+    borrow::Cow,
     panic::AssertUnwindSafe,
     sync::Arc,
     time::{Duration, Instant},
@@ -64,32 +65,38 @@ impl Gateway {
         request_id: &str,
         label: &mut Label,
     ) -> Result<Response<Body>, Problem> {
-        let (mut parts, body) = request.into_parts();
-        intake::limits(&parts.headers, &parts.uri)?;
-        if let Some(taken) = system::own(&parts.method, parts.uri.path()) {
-            taken?;
-            return system::answer(self, &mut parts).await;
-        }
         let in_force = self.vitals.live.get();
-        let (route, values) = match intake::find(&in_force.table, &parts.method, parts.uri.path(), &parts.headers)? {
-            Target::Route(route, values) => (route, values),
-            Target::Page(file) => return Ok(file),
-        };
-        label.route = Some(route.clone());
-        let Ok(_place) = self.places.try_acquire() else { return Err(Problem::overloaded()) };
-        let _under_way = self.vitals.metrics.under_way();
+        let (_place, _under_way);
+        // Nothing of the request outlives this: while the bus is waited for, its buffer is the connection's again.
+        let (route, order, prefer, accept) = {
+            let (mut parts, body) = request.into_parts();
+            intake::limits(&parts.headers, &parts.uri)?;
+            if let Some(taken) = system::own(&parts.method, parts.uri.path()) {
+                taken?;
+                return system::answer(self, &mut parts).await;
+            }
+            let (route, values) = match intake::find(&in_force.table, &parts.method, parts.uri.path(), &parts.headers)?
+            {
+                Target::Route(route, values) => (route, values),
+                Target::Page(file) => return Ok(file),
+            };
+            label.route = Some(route.clone());
+            _place = self.places.try_acquire().map_err(|_| Problem::overloaded())?;
+            _under_way = self.vitals.metrics.under_way();
 
-        intake::acceptable(route, &parts.headers)?;
-        let body = self.read_body(route, &parts.headers, body).await?;
-        let headers = intake::texts(route, &parts.headers)?;
-        let request = intake::request(&parts.uri, &values, &headers, body);
-        let prefer = Prefer::of(&parts.headers);
-        match intake::order(route, &request, &prefer)? {
+            intake::acceptable(route, &parts.headers)?;
+            let body = self.read_body(route, &parts.headers, body).await?;
+            let headers = intake::texts(route, &parts.headers)?;
+            let request = intake::request(&parts.uri, &values, &headers, body);
+            let prefer = Prefer::of(&parts.headers);
+            let order = intake::order(route, &request, &prefer)?;
+            (route, order, prefer, text(&parts.headers, &header::ACCEPT).map(Cow::into_owned))
+        };
+        match order {
             Order::Publish { message, id, publish, location } => {
                 self.publish(route, message, &id, publish, location, &prefer).await
             }
             Order::Call { message, timeout, reply } => {
-                let accept = text(&parts.headers, &header::ACCEPT);
                 self.call(route, message, timeout, reply, accept.as_deref(), request_id).await
             }
         }

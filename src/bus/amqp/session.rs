@@ -16,6 +16,8 @@ use futures::{AsyncRead, AsyncWrite};
 
 /// How much is read at once, and room that is made for it.
 const READ: usize = 64 * 1024;
+/// Room that is kept for writing: what a burst of big messages took more goes back.
+const KEPT: usize = 1024 * 1024;
 /// Type, channel and size.
 const HEAD: usize = 7;
 /// A frame's last byte comes on top.
@@ -40,7 +42,8 @@ pub(super) struct Session {
     flushed: bool,
     /// In bytes, with what is around a payload; 0 is no limit.
     pub frame_max: usize,
-    /// Half of the time after which a silent side counts as dead; `None` without heartbeats.
+    /// How often something is written at least: half of the agreed heartbeat (AMQP 0-9-1, 4.2.7), `None` without one. A
+    /// broker that is silent for four of them is dead.
     pub beat: Option<Duration>,
     last_read: Instant,
     last_write: Instant,
@@ -181,7 +184,7 @@ impl Session {
             self.last_write = Instant::now();
         }
         self.outgoing.clear();
-        self.outgoing.shrink_to(READ);
+        self.outgoing.shrink_to(KEPT);
         self.written = 0;
         if !self.flushed {
             ready!(self.stream.as_mut().poll_flush(context))?;
@@ -232,4 +235,156 @@ pub(super) fn refused(method: &AMQPClass) -> Result<(), String> {
         _ => return Ok(()),
     };
     Err(format!("the broker closed the {what}: {code} {text}"))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{
+        io,
+        pin::Pin,
+        sync::{Arc, Mutex},
+        task::{Context, Poll},
+        time::{Duration, Instant},
+    };
+
+    use amq_protocol::{
+        frame::{AMQPFrame, parse_frame},
+        protocol::{AMQPClass, basic::AMQPMethod, basic::Ack},
+    };
+    use futures::{AsyncRead, AsyncWrite, FutureExt as _};
+    use proptest::{collection::vec, prelude::*};
+
+    use super::{READ, Session};
+
+    /// A broker that has said something, and that reads and is read a few bytes at a time.
+    struct Piecemeal {
+        said: Vec<u8>,
+        pieces: Vec<usize>,
+        turn: usize,
+        heard: Arc<Mutex<Vec<u8>>>,
+    }
+
+    impl Piecemeal {
+        /// The next piece's size; 0 is that it is not ready.
+        fn piece(&mut self) -> usize {
+            self.turn += 1;
+            self.pieces[self.turn % self.pieces.len()]
+        }
+    }
+
+    impl AsyncRead for Piecemeal {
+        fn poll_read(mut self: Pin<&mut Self>, _: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+            assert!(!room.is_empty());
+            let size = self.piece().min(room.len()).min(self.said.len());
+            if size == 0 && !self.said.is_empty() {
+                return Poll::Pending;
+            }
+            room[..size].copy_from_slice(&self.said[..size]);
+            self.said.drain(..size);
+            Poll::Ready(Ok(size))
+        }
+    }
+
+    impl AsyncWrite for Piecemeal {
+        fn poll_write(mut self: Pin<&mut Self>, _: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+            let size = self.piece().min(bytes.len());
+            if size == 0 {
+                return Poll::Pending;
+            }
+            self.heard.lock().unwrap().extend_from_slice(&bytes[..size]);
+            Poll::Ready(Ok(size))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_close(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    fn bytes(frames: &[AMQPFrame]) -> Vec<u8> {
+        let mut session = Session::new(Piecemeal { said: vec![], pieces: vec![1], turn: 0, heard: Arc::default() });
+        for frame in frames {
+            session.push(frame).unwrap();
+        }
+        std::mem::take(session.outgoing())
+    }
+
+    fn frame() -> impl Strategy<Value = AMQPFrame> {
+        prop_oneof![
+            any::<u64>().prop_map(|delivery_tag| {
+                AMQPFrame::Method(1, AMQPClass::Basic(AMQPMethod::Ack(Ack { delivery_tag, multiple: true })))
+            }),
+            (0_usize..3 * READ).prop_map(|size| AMQPFrame::Body(3, vec![7; size])),
+            Just(AMQPFrame::Heartbeat),
+        ]
+    }
+
+    proptest! {
+        #![proptest_config(ProptestConfig::with_cases(64))]
+        #[test]
+        fn frames_come_and_go_whole(
+            said in vec(frame(), 0..8),
+            says in vec(frame(), 0..8),
+            pieces in vec(0_usize..40_000, 1..6).prop_filter("some go on", |pieces| pieces.iter().any(|size| *size > 0)),
+        ) {
+            let heard = Arc::new(Mutex::new(Vec::new()));
+            // An odd number of turns, so that reading and writing both meet every piece.
+            let pieces = if pieces.len() % 2 == 0 { [pieces, vec![1_000]].concat() } else { pieces };
+            let mut session = Session::new(Piecemeal { said: bytes(&said), pieces, turn: 0, heard: heard.clone() });
+            for frame in &says {
+                session.push(frame).unwrap();
+            }
+            let mut came = Vec::new();
+            let mut ended = None;
+            for _ in 0..5_000_000 {
+                while let Some(frame) = session.frame().unwrap() {
+                    came.push(frame);
+                }
+                // Each wait is given up where it can't go on, as a `select!` does.
+                ended = session.ready().now_or_never().and_then(Result::err);
+                if ended.is_some() && heard.lock().unwrap().len() == bytes(&says).len() {
+                    break;
+                }
+            }
+            prop_assert_eq!(ended.as_deref(), Some("the connection ended"));
+            prop_assert_eq!(came, said);
+            let heard = heard.lock().unwrap();
+            let mut rest = heard.as_slice();
+            for frame in &says {
+                let (after, read) = parse_frame(rest).unwrap();
+                prop_assert_eq!(&read, frame);
+                rest = after;
+            }
+        }
+    }
+
+    #[test]
+    fn a_frame_over_the_limit_and_nonsense_end_it() {
+        for (said, frame_max, expected) in [
+            (bytes(&[AMQPFrame::Body(1, vec![0; 5_000])]), 4_096, "the broker sent a frame over the limit"),
+            (vec![1, 0, 0, 0xFF, 0xFF, 0xFF, 0xFF], 0, "the broker sent a frame over the limit"),
+            (vec![9, 0, 0, 0, 0, 0, 0, 0xCE], 0, "the broker sent a frame that can't be read"),
+        ] {
+            let mut session = Session::new(Piecemeal { said, pieces: vec![READ], turn: 0, heard: Arc::default() });
+            session.frame_max = frame_max;
+            assert_eq!(session.next().now_or_never().unwrap().unwrap_err(), expected);
+        }
+    }
+
+    #[test]
+    fn heartbeats() {
+        let mut session = Session::new(Piecemeal { said: vec![], pieces: vec![1], turn: 0, heard: Arc::default() });
+        session.last_write = Instant::now() - Duration::from_secs(2);
+        session.keep_alive().unwrap();
+        assert!(session.outgoing.is_empty(), "none were agreed on");
+        session.beat = Some(Duration::from_secs(1));
+        session.keep_alive().unwrap();
+        session.keep_alive().unwrap();
+        assert_eq!(session.outgoing, bytes(&[AMQPFrame::Heartbeat]), "one is enough");
+        session.last_read = Instant::now() - Duration::from_secs(5);
+        assert_eq!(session.keep_alive().unwrap_err(), "the broker sends no heartbeat");
+    }
 }
