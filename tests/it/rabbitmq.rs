@@ -44,6 +44,7 @@ async fn the_bus_contract_and_the_whole_path() {
     eventually("the link to be up again", || async { (bus.state().link == fpesa::bus::Link::Up).then_some(()) }).await;
     contract::publish_and_consume(bus.clone(), "t.after_a_restart".into()).await;
     bus.close().await;
+    assert_eq!(bus.state().link, fpesa::bus::Link::Down, "the links have come to their orderly end");
     the_whole_path(&rabbit).await;
     crate::reload::on_rabbitmq(&mut rabbit).await;
 }

@@ -43,7 +43,13 @@ pub(super) fn start(shared: Arc<Shared>, stop: CancellationToken) -> mpsc::Sende
     let (sender, received) = mpsc::channel(8);
     tokio::spawn(async move {
         let received = tokio::sync::Mutex::new(received);
-        supervise("control", &stop, || async { run(&shared, &mut *received.lock().await).await }).await;
+        let link = || async {
+            tokio::select! {
+                ended = async { run(&shared, &mut *received.lock().await).await } => ended,
+                () = stop.cancelled() => Ended::never_up("the bus is closed".into()),
+            }
+        };
+        supervise("control", &stop, link).await;
     });
     sender
 }

@@ -12,18 +12,25 @@ const AROUND: usize = 8;
 const BASIC: u16 = 60;
 const PUBLISH: u16 = 40;
 const MANDATORY: u8 = 1;
+/// The longest short string, in bytes.
+const LONGEST: usize = 255;
 /// The largest body frame where the broker sets no limit.
 const UNLIMITED: usize = 1 << 20;
 
-/// The properties do not fit into one frame, which is what the standard asks of them.
+/// Its properties do not fit into one frame, which is what the standard asks of them; or a name or id of more than 255 bytes.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct TooBig;
 
 /// Appends the frames of one publish; `frame_max` in bytes, 0 for no limit. Where it fails nothing is appended.
 ///
-/// A short string (name, key, property) of more than 255 bytes can't be sent and becomes empty.
+/// Another property of more than 255 bytes can't be sent, and is sent empty.
 pub(super) fn publish(out: &mut Vec<u8>, channel: u16, frame_max: usize, message: &Message) -> Result<(), TooBig> {
     let frame_max = if frame_max == 0 { UNLIMITED } else { frame_max };
+    let Properties { message_id, correlation_id, reply_to, .. } = &message.properties;
+    let ids = [message_id, correlation_id, reply_to].into_iter().flatten();
+    if [&message.exchange, &message.key].into_iter().chain(ids).any(|name| name.len() > LONGEST) {
+        return Err(TooBig);
+    }
     let start = out.len();
     frame(out, METHOD, channel, |out| {
         out.extend(BASIC.to_be_bytes());
@@ -220,10 +227,20 @@ mod tests {
     #[test]
     fn what_can_not_be_sent() {
         let long = "x".repeat(5_000);
-        let mut message = Message { key: long.clone(), ..Message::default() };
         let mut out = Vec::new();
+        for bent in [
+            Message { key: long.clone(), ..Message::default() },
+            Message {
+                properties: Properties { message_id: Some("x".repeat(256)), ..Properties::default() },
+                ..Message::default()
+            },
+        ] {
+            assert_eq!(publish(&mut out, 1, 4_096, &bent), Err(TooBig));
+        }
+        let mut message = Message::default();
+        message.properties.content_type = Some(long.clone());
         publish(&mut out, 1, 4_096, &message).unwrap();
-        assert!(out.len() < 100, "a name that is too long is empty");
+        assert!(out.len() < 100, "a property that is too long is empty");
         message.properties.headers.insert("long".into(), long.into());
         out.clear();
         assert_eq!(publish(&mut out, 1, 4_096, &message), Err(TooBig));

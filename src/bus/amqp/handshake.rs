@@ -13,7 +13,10 @@ use amq_protocol::{
     uri::AMQPUri,
 };
 
-use super::session::{Session, Stream, refused};
+use super::{
+    convert::short,
+    session::{Session, Stream, refused},
+};
 
 /// What we understand beyond the standard: confirms and their refusal, alarms, the end of a consumer, a refused login.
 const CAPABILITIES: [&str; 5] = [
@@ -53,7 +56,7 @@ pub(super) async fn open(stream: impl Stream + 'static, address: &AMQPUri, name:
     session.say(0, AMQPClass::Connection(AMQPMethod::TuneOk(TuneOk { channel_max, frame_max, heartbeat })))?;
     session.frame_max = usize::try_from(frame_max).unwrap_or_default();
     session.beat = (heartbeat != 0).then(|| Duration::from_secs(heartbeat.into()) / 2);
-    let open = Open { virtual_host: address.vhost.as_str().into() };
+    let open = Open { virtual_host: short(address.vhost.as_str()) };
     match session.ask(0, AMQPClass::Connection(AMQPMethod::Open(open))).await? {
         AMQPClass::Connection(AMQPMethod::OpenOk(_)) => Ok(session),
         other => {

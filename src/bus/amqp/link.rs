@@ -200,7 +200,8 @@ fn addresses(text: &str) -> Result<Vec<AMQPUri>, String> {
     Ok(addresses)
 }
 
-/// Runs `link` again and again until `stop`, with full-jitter pauses that grow while it fails at once.
+/// Runs `link` again and again until `stop`, which ends the link as well, with full-jitter pauses that grow while it fails at
+/// once.
 pub(super) async fn supervise<F, R>(role: &str, stop: &CancellationToken, mut link: F)
 where
     F: FnMut() -> R,
@@ -209,10 +210,10 @@ where
     let mut pause = FIRST_PAUSE;
     let mut told = false;
     while !stop.is_cancelled() {
-        let ended = tokio::select! {
-            ended = link() => ended,
-            () = stop.cancelled() => return,
-        };
+        let ended = link().await;
+        if stop.is_cancelled() {
+            return;
+        }
         if ended.was_up {
             pause = FIRST_PAUSE;
             told = false;

@@ -1,5 +1,6 @@
-//! RabbitMQ (AMQP 0-9-1) by lapin. Each role has a connection and a supervisor of its own: a link that breaks is dropped
-//! whole and made anew, and what was under way on it is told to be unknown. No type of lapin's leaves this room.
+//! RabbitMQ (AMQP 0-9-1): publishing by sessions of our own, the rest by lapin. Each role has a connection and a supervisor
+//! of its own: a link that breaks is dropped whole and made anew, and what was under way on it is told to be unknown. No type
+//! of lapin's leaves this room.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
@@ -97,6 +98,18 @@ impl Amqp {
     }
 }
 
+/// Ends a call's wait, however it ends.
+struct Forget<'a> {
+    pending: &'a Pending,
+    correlation: &'a str,
+}
+
+impl Drop for Forget<'_> {
+    fn drop(&mut self) {
+        self.pending.forget(self.correlation);
+    }
+}
+
 impl Drop for Amqp {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -125,11 +138,9 @@ impl Bus for Amqp {
         let correlation = Uuid::now_v7().simple().to_string();
         stamp_call(&mut message, held(&self.shared.reply_to).clone(), &correlation, left);
         let reply = self.shared.pending.expect(correlation.clone());
-        let result = self.caller.call(message, deadline, correlation.clone(), reply).await;
-        if result.is_err() {
-            self.shared.pending.forget(&correlation);
-        }
-        result
+        // Also when the client goes away in the middle of it.
+        let _forgotten = Forget { pending: &self.shared.pending, correlation: &correlation };
+        self.caller.call(message, deadline, correlation.clone(), reply).await
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Deliveries, BusError> {

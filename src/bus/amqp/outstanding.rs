@@ -1,8 +1,8 @@
 //! Publishes without their confirm, and whom to tell. Pure: what the broker says goes in, outcomes come out.
 //!
 //! Exact, since the frames of a channel are read in their order: the broker sends the return of a message before its ack
-//! (RabbitMQ, "Consumer Acknowledgements and Publisher Confirms"), and of each message id one publish is outstanding at a
-//! time, so a return names one publish.
+//! (RabbitMQ, "Consumer Acknowledgements and Publisher Confirms"), and of each id one publish is outstanding at a time,
+//! so a return names one publish.
 
 use std::{
     collections::{BTreeMap, HashMap},

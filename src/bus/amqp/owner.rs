@@ -32,7 +32,7 @@ use super::{
 };
 use crate::{
     bus::Link,
-    message::{Away, Outcome, Reply},
+    message::{Away, Outcome, Properties, Reply},
 };
 
 /// Most publishes without their confirm.
@@ -53,15 +53,18 @@ pub(super) async fn run(
     received: &mut mpsc::Receiver<Request>,
     stop: &CancellationToken,
 ) -> Ended {
-    let mut session = match shared.options.open(role).await {
-        Ok(session) => session,
-        Err(why) => return Ended::never_up(why),
+    let opening = async {
+        let mut session = shared.options.open(role).await?;
+        let prepared = tokio::time::timeout(ANSWER_WITHIN, prepare(&mut session, shared, replies)).await;
+        prepared.unwrap_or_else(|_| Err("the broker does not answer".into())).map(|()| session)
     };
-    match tokio::time::timeout(ANSWER_WITHIN, prepare(&mut session, shared, replies)).await {
-        Ok(Ok(())) => {}
-        Ok(Err(why)) => return Ended::never_up(why),
-        Err(_) => return Ended::never_up("the broker does not answer".into()),
-    }
+    let mut session = tokio::select! {
+        opened = opening => match opened {
+            Ok(session) => session,
+            Err(why) => return Ended::never_up(why),
+        },
+        () = stop.cancelled() => return Ended::never_up("the bus is closed".into()),
+    };
     now.set(Link::Up);
     let mut owner = Owner::new(shared, role, now);
     let why = tokio::select! {
@@ -154,18 +157,23 @@ async fn try_serve(
                 }
             }
             _ = look.tick() => owner.look(session)?,
-            _ = second.tick() => owner.renewal.second(std::mem::take(&mut owner.rejected)),
-            request = received.recv(), if owner.has_room() => {
+            _ = second.tick() => owner.second(),
+            request = received.recv(), if owner.has_room(session) => {
                 let Some(request) = request else { return Ok(()) };
                 // Handlers that are ready hand theirs over first: what leaves as one write costs us and the broker less.
                 tokio::task::yield_now().await;
                 owner.send(session, request);
-                while owner.has_room() && let Ok(request) = received.try_recv() {
+                while owner.has_room(session) && let Ok(request) = received.try_recv() {
                     owner.send(session, request);
                 }
             }
         }
     }
+}
+
+/// What a return is told by. A worker's reply has no message id: its call's correlation id names it.
+fn id_of(properties: &Properties) -> &str {
+    properties.message_id.as_deref().or(properties.correlation_id.as_deref()).unwrap_or_default()
 }
 
 /// The task's own state.
@@ -216,8 +224,23 @@ impl<'a> Owner<'a> {
         }
     }
 
-    fn has_room(&self) -> bool {
-        !self.renewal.is_due() && self.changing != Changing::Opening && self.outstanding.len() < OUTSTANDING
+    /// Whether more requests are taken: an alarm's are, to be told at once.
+    fn has_room(&self, session: &Session) -> bool {
+        let held = self.outstanding.len() + self.held_back.len();
+        self.now.get() == Link::Blocked || (self.may_send(session) && held < OUTSTANDING)
+    }
+
+    fn may_send(&self, session: &Session) -> bool {
+        !self.renewal.is_due()
+            && self.changing != Changing::Opening
+            && self.outstanding.len() < OUTSTANDING
+            && !session.is_full()
+    }
+
+    fn second(&mut self) {
+        self.renewal.second(std::mem::take(&mut self.rejected));
+        // Whoever waited for one that was held back has given up: it was never sent.
+        self.held_back.retain(|request| !request.done.is_closed(self.shared));
     }
 
     fn other(&self) -> u16 {
@@ -234,8 +257,7 @@ impl<'a> Owner<'a> {
             // Nobody waits any more, and it was never sent.
             return request.done.tell(self.shared, away);
         }
-        let properties = &request.message.properties;
-        let id = properties.message_id.as_deref().unwrap_or_default();
+        let id = id_of(&request.message.properties);
         if self.outstanding.holds(id) {
             return self.held_back.push_back(request);
         }
@@ -243,7 +265,7 @@ impl<'a> Owner<'a> {
         match encode::publish(session.outgoing(), self.channel, frame_max, &request.message) {
             Ok(()) => self.outstanding.sent(id, request.done),
             Err(encode::TooBig) => {
-                tracing::warn!(role = self.role, frame_max, "the headers of a message are over the broker's limit");
+                tracing::warn!(role = self.role, frame_max, "a message's properties are over what AMQP can carry");
                 request.done.tell(self.shared, Outcome::Rejected);
             }
         }
@@ -251,9 +273,9 @@ impl<'a> Owner<'a> {
 
     /// Sends what was held back and can go now.
     fn send_held_back(&mut self, session: &mut Session) {
-        let id = |request: &Request| request.message.properties.message_id.clone().unwrap_or_default();
-        while self.has_room()
-            && let Some(at) = self.held_back.iter().position(|request| !self.outstanding.holds(&id(request)))
+        while self.may_send(session)
+            && let Some(at) =
+                self.held_back.iter().position(|request| !self.outstanding.holds(id_of(&request.message.properties)))
             && let Some(request) = self.held_back.remove(at)
         {
             self.send(session, request);
@@ -263,7 +285,7 @@ impl<'a> Owner<'a> {
     /// Takes in what the broker says. The error ends the link.
     fn take_in(&mut self, session: &mut Session, frame: AMQPFrame) -> Result<(), String> {
         match frame {
-            AMQPFrame::Method(_, AMQPClass::Basic(method)) => return self.take_in_basic(method),
+            AMQPFrame::Method(on, AMQPClass::Basic(method)) => return self.take_in_basic(on, method),
             AMQPFrame::Header(INBOX, header) => {
                 if self.reply.as_mut().is_some_and(|reply| reply.header(header)) {
                     self.replied();
@@ -293,11 +315,11 @@ impl<'a> Owner<'a> {
                 }
             }
             AMQPFrame::Method(_, AMQPClass::Connection(connection::AMQPMethod::Unblocked(_))) => {
-                // What it owed meanwhile counts from now.
-                self.asked = self.asked.map(|_| Instant::now());
+                self.is_alive();
                 self.now.set(Link::Up);
             }
             AMQPFrame::Method(on, AMQPClass::Channel(channel::AMQPMethod::OpenOk(_))) => {
+                self.is_alive();
                 session.say(on, if on == LOOK { closed() } else { confirming() })?;
             }
             AMQPFrame::Method(on, AMQPClass::Channel(channel::AMQPMethod::CloseOk(_))) => {
@@ -321,14 +343,17 @@ impl<'a> Owner<'a> {
         Ok(())
     }
 
-    fn take_in_basic(&mut self, method: basic::AMQPMethod) -> Result<(), String> {
+    fn take_in_basic(&mut self, on: u16, method: basic::AMQPMethod) -> Result<(), String> {
         let tell = |done: Done, outcome| done.tell(self.shared, outcome);
         match method {
-            basic::AMQPMethod::Ack(ack) => {
+            // Tags count from 1 on each channel: what an old one might still say is not of these publishes.
+            basic::AMQPMethod::Ack(ack) if on == self.channel => {
                 self.outstanding.confirmed(ack.delivery_tag, ack.multiple, Outcome::Routed, tell);
+                self.is_alive();
             }
-            basic::AMQPMethod::Nack(nack) => {
+            basic::AMQPMethod::Nack(nack) if on == self.channel => {
                 self.rejected += self.outstanding.confirmed(nack.delivery_tag, nack.multiple, Outcome::Rejected, tell);
+                self.is_alive();
             }
             basic::AMQPMethod::Return(_) => self.returned = Some(Content::default()),
             basic::AMQPMethod::Deliver(_) => self.reply = Some(Content::default()),
@@ -338,11 +363,16 @@ impl<'a> Owner<'a> {
         Ok(())
     }
 
+    /// The broker does its work: what it owes counts from now. (A look waits behind everything that is being written.)
+    fn is_alive(&mut self) {
+        self.asked = self.asked.map(|_| Instant::now());
+    }
+
     /// The message is unroutable. Its ack is still to come.
     fn came_back(&mut self) {
         let Some(content) = self.returned.take() else { return };
-        let id = content.properties.message_id().as_ref().map_or("", |id| id.as_str());
-        self.outstanding.returned(id, |done, outcome| done.tell(self.shared, outcome));
+        let properties = from_amqp(&content.properties);
+        self.outstanding.returned(id_of(&properties), |done, outcome| done.tell(self.shared, outcome));
     }
 
     fn replied(&mut self) {

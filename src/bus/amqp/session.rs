@@ -18,6 +18,8 @@ use futures::{AsyncRead, AsyncWrite};
 const READ: usize = 64 * 1024;
 /// Room that is kept for writing: what a burst of big messages took more goes back.
 const KEPT: usize = 1024 * 1024;
+/// Bytes that may wait to be written before nothing more should be appended.
+const BACKLOG: usize = 4 * 1024 * 1024;
 /// Type, channel and size.
 const HEAD: usize = 7;
 /// A frame's last byte comes on top.
@@ -71,6 +73,11 @@ impl Session {
         &mut self.outgoing
     }
 
+    /// Whether the broker reads slower than is written: what is appended now waits here, where nobody can give it up.
+    pub fn is_full(&self) -> bool {
+        self.outgoing.len() - self.written > BACKLOG
+    }
+
     /// Appends one frame.
     pub fn push(&mut self, frame: &AMQPFrame) -> Result<(), String> {
         let start = self.outgoing.len();
@@ -90,7 +97,8 @@ impl Session {
         self.push(&AMQPFrame::Method(channel, method))
     }
 
-    /// Writes what is appended and waits until a frame has come. May be dropped at any time: nothing is lost by it.
+    /// Writes what is appended and waits until a frame has come, or there is room again ([`Session::is_full`]). May be
+    /// dropped at any time: nothing is lost by it.
     pub async fn ready(&mut self) -> Result<(), String> {
         std::future::poll_fn(|context| self.poll_ready(context)).await.map_err(|error| error.to_string())
     }
@@ -131,8 +139,8 @@ impl Session {
         }
     }
 
-    /// Keeps the link alive where nothing else is written. To be called some times in each [`Session::beat`]; the error
-    /// says that the broker is silent.
+    /// Keeps the link alive where nothing else is written. To be called about once in each [`Session::beat`]; the error says
+    /// that the broker is silent.
     pub fn keep_alive(&mut self) -> Result<(), String> {
         let Some(beat) = self.beat else { return Ok(()) };
         if self.last_read.elapsed() > beat * 4 {
@@ -158,23 +166,41 @@ impl Session {
     }
 
     fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
-        // Whether it can be written at once or not, the answers to earlier frames are read meanwhile.
-        if let Poll::Ready(written) = self.poll_write(context) {
-            written?;
+        let full = self.is_full();
+        // Whether it can be written at once or not, the answers to earlier frames are read meanwhile; and where it can't be
+        // at all, what the broker said last.
+        let broken = match self.poll_write(context) {
+            Poll::Ready(written) => written.err(),
+            Poll::Pending => None,
+        };
+        if full && !self.is_full() {
+            return Poll::Ready(Ok(()));
         }
         while self.whole()?.is_none() {
             self.make_room();
             let room = &mut self.received[self.end..];
-            match ready!(self.stream.as_mut().poll_read(context, room))? {
-                0 => return Poll::Ready(Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended"))),
-                read => self.end += read,
-            }
-            self.last_read = Instant::now();
+            let ended = match self.stream.as_mut().poll_read(context, room) {
+                Poll::Ready(Ok(0)) => io::Error::new(io::ErrorKind::UnexpectedEof, "the connection ended"),
+                Poll::Ready(Ok(read)) => {
+                    self.end += read;
+                    self.last_read = Instant::now();
+                    continue;
+                }
+                Poll::Ready(Err(error)) => error,
+                Poll::Pending if broken.is_none() => return Poll::Pending,
+                Poll::Pending => io::ErrorKind::BrokenPipe.into(),
+            };
+            return Poll::Ready(Err(broken.unwrap_or(ended)));
         }
         Poll::Ready(Ok(()))
     }
 
     fn poll_write(&mut self, context: &mut Context<'_>) -> Poll<io::Result<()>> {
+        // What is written goes even where something always waits behind it.
+        if self.written > KEPT && self.written * 2 > self.outgoing.len() {
+            self.outgoing.drain(..self.written);
+            self.written = 0;
+        }
         while self.written < self.outgoing.len() {
             match ready!(self.stream.as_mut().poll_write(context, &self.outgoing[self.written..]))? {
                 0 => return Poll::Ready(Err(io::ErrorKind::WriteZero.into())),
@@ -254,7 +280,7 @@ mod tests {
     use futures::{AsyncRead, AsyncWrite, FutureExt as _};
     use proptest::{collection::vec, prelude::*};
 
-    use super::{READ, Session};
+    use super::{BACKLOG, READ, Session};
 
     /// A broker that has said something, and that reads and is read a few bytes at a time.
     struct Piecemeal {
@@ -362,6 +388,28 @@ mod tests {
     }
 
     #[test]
+    fn what_is_written_does_not_pile_up_behind_what_waits() {
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let mut session =
+            Session::new(Piecemeal { said: vec![], pieces: vec![100_000, 0, 50_000], turn: 0, heard: heard.clone() });
+        let mut said = Vec::new();
+        let mut most = 0;
+        for n in 0..400_usize {
+            while !session.is_full() {
+                let frame = AMQPFrame::Body(1, vec![n.to_le_bytes()[0]; 300_000]);
+                said.extend(bytes(std::slice::from_ref(&frame)));
+                session.push(&frame).unwrap();
+            }
+            let _ = session.ready().now_or_never();
+            most = most.max(session.outgoing.len());
+        }
+        let heard = heard.lock().unwrap();
+        assert!(heard.len() > 3 * BACKLOG, "{}", heard.len());
+        assert!(heard[..] == said[..heard.len()], "what leaves is what was appended");
+        assert!(most < 3 * BACKLOG, "{most} bytes");
+    }
+
+    #[test]
     fn a_frame_over_the_limit_and_nonsense_end_it() {
         for (said, frame_max, expected) in [
             (bytes(&[AMQPFrame::Body(1, vec![0; 5_000])]), 4_096, "the broker sent a frame over the limit"),
@@ -377,14 +425,14 @@ mod tests {
     #[test]
     fn heartbeats() {
         let mut session = Session::new(Piecemeal { said: vec![], pieces: vec![1], turn: 0, heard: Arc::default() });
-        session.last_write = Instant::now() - Duration::from_secs(2);
+        session.last_write = Instant::now().checked_sub(Duration::from_secs(2)).unwrap();
         session.keep_alive().unwrap();
         assert!(session.outgoing.is_empty(), "none were agreed on");
         session.beat = Some(Duration::from_secs(1));
         session.keep_alive().unwrap();
         session.keep_alive().unwrap();
         assert_eq!(session.outgoing, bytes(&[AMQPFrame::Heartbeat]), "one is enough");
-        session.last_read = Instant::now() - Duration::from_secs(5);
+        session.last_read = Instant::now().checked_sub(Duration::from_secs(5)).unwrap();
         assert_eq!(session.keep_alive().unwrap_err(), "the broker sends no heartbeat");
     }
 }
