@@ -10,7 +10,7 @@ use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::{Layer as _, Service as _, service_fn};
-use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Cors, CorsLayer, ExposeHeaders};
 
 use crate::{
     bus::{self, Bus},
@@ -304,14 +304,15 @@ pub async fn serve(
         // In a box: it is moved from layer to layer before it runs.
         Box::pin(async move { Ok::<_, Infallible>(gateway.handle(request).await) })
     });
-    let with_cors = cors.layer(handler.clone());
+    // Shared: the service is cloned for each request, and few need this.
+    let with_cors = Arc::new(cors.layer(handler.clone()));
     // A preflight is answered before the gateway sees it, and carries a request id like every answer. Where no other
     // origin is let in, nothing else has to tell a browser of origins.
     let service = service_fn(move |request: Request<Incoming>| {
         let id = (request.method() == Method::OPTIONS).then(|| gateway::request_id(request.headers()));
         let answer = match id {
             None if same_origin => Either::Left(handler.clone().call(request)),
-            _ => Either::Right(with_cors.clone().call(request)),
+            _ => Either::Right(Cors::clone(&with_cors).call(request)),
         };
         async move {
             let mut response = answer.await?;
