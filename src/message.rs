@@ -145,3 +145,16 @@ pub enum CallError {
     /// The link broke while the reply was awaited: the work may have been done.
     Unknown,
 }
+
+impl CallError {
+    /// What a call is told of its request; `None` for one that was routed, and whose reply is waited for.
+    pub fn of(outcome: Outcome) -> Option<Self> {
+        Some(match outcome {
+            Outcome::Routed => return None,
+            Outcome::Unroutable => Self::NoWorker,
+            Outcome::Rejected => Self::Rejected,
+            Outcome::NotSent(away) => Self::NotSent(away),
+            Outcome::Unknown => Self::Unknown,
+        })
+    }
+}

@@ -3,6 +3,7 @@
 use std::{
     collections::HashMap,
     sync::{Mutex, MutexGuard, PoisonError},
+    time::Instant,
 };
 
 use tokio::sync::oneshot;
@@ -20,19 +21,16 @@ impl Pending {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    pub(in crate::bus) fn expect(&self, correlation: String) -> oneshot::Receiver<Result<Reply, CallError>> {
+    /// Waits for the reply of a call from now on.
+    pub(in crate::bus) fn expect(&self, correlation: String) -> Expected<'_> {
         let (answered, reply) = oneshot::channel();
-        self.calls().insert(correlation, answered);
-        reply
+        self.calls().insert(correlation.clone(), answered);
+        Expected { pending: self, correlation, reply }
     }
 
     /// Whether somebody still waits.
     pub(in crate::bus) fn expects(&self, correlation: &str) -> bool {
         self.calls().contains_key(correlation)
-    }
-
-    pub(in crate::bus) fn forget(&self, correlation: &str) {
-        self.calls().remove(correlation);
     }
 
     /// Whether somebody still waited for it.
@@ -53,5 +51,28 @@ impl Pending {
         if let Some(answered) = self.calls().remove(correlation) {
             let _ = answered.send(Err(error));
         }
+    }
+}
+
+/// One call that waits. However it ends, its caller's going away included, nothing of it stays behind.
+pub(in crate::bus) struct Expected<'p> {
+    pending: &'p Pending,
+    correlation: String,
+    reply: oneshot::Receiver<Result<Reply, CallError>>,
+}
+
+impl Expected<'_> {
+    /// What it was answered with until `deadline`.
+    pub(in crate::bus) async fn answered(&mut self, deadline: Instant) -> Result<Reply, CallError> {
+        match tokio::time::timeout_at(deadline.into(), &mut self.reply).await {
+            Ok(answered) => answered.unwrap_or(Err(CallError::Unknown)),
+            Err(_) => Err(CallError::Timeout),
+        }
+    }
+}
+
+impl Drop for Expected<'_> {
+    fn drop(&mut self) {
+        self.pending.calls().remove(&self.correlation);
     }
 }

@@ -90,7 +90,11 @@ impl Gateway {
             let request = intake::request(&parts.uri, &values, &headers, body);
             let prefer = Prefer::of(&parts.headers);
             let order = intake::order(route, &request, &prefer)?;
-            (route, order, prefer, text(&parts.headers, &header::ACCEPT).map(Cow::into_owned))
+            let accept = match order {
+                Order::Call { .. } => text(&parts.headers, &header::ACCEPT).map(Cow::into_owned),
+                Order::Publish { .. } => None,
+            };
+            (route, order, prefer, accept)
         };
         match order {
             Order::Publish { message, id, publish, location } => {

@@ -29,6 +29,7 @@ fn the_core_is_pure() {
             "axum",
             "hyper",
             "lapin",
+            "amq_protocol",
             "rusqlite",
             "reqwest",
             "std::fs",
@@ -66,7 +67,8 @@ fn the_workers_know_no_bus_and_no_http() {
     assert!(tree.contains("rusqlite"), "{tree}");
     for line in tree.lines() {
         let name = line.split(' ').next().unwrap_or("");
-        let banned = ["axum", "hyper", "http", "reqwest", "lapin", "rmqtt-codec", "tokio-tungstenite", "fpesa"];
+        let banned =
+            ["axum", "hyper", "http", "reqwest", "lapin", "amq-protocol", "rmqtt-codec", "tokio-tungstenite", "fpesa"];
         assert!(!banned.contains(&name), "fpesa-workers must not depend on {name}");
     }
 }

@@ -1,14 +1,11 @@
 //! A publish as AMQP 0-9-1 puts it on the wire: method, content header and body frames (sections 2.3.5 and 4.2), written
 //! from our own types without another copy in between.
 
+use amq_protocol::protocol::constants::{FRAME_BODY, FRAME_END, FRAME_HEADER, FRAME_METHOD};
+
+use super::session::AROUND;
 use crate::message::{HeaderValue, Message, Properties};
 
-const METHOD: u8 = 1;
-const HEADER: u8 = 2;
-const BODY: u8 = 3;
-const END: u8 = 0xCE;
-/// Bytes around a frame's payload.
-const AROUND: usize = 8;
 const BASIC: u16 = 60;
 const PUBLISH: u16 = 40;
 const MANDATORY: u8 = 1;
@@ -32,7 +29,7 @@ pub(super) fn publish(out: &mut Vec<u8>, channel: u16, frame_max: usize, message
         return Err(TooBig);
     }
     let start = out.len();
-    frame(out, METHOD, channel, |out| {
+    frame(out, FRAME_METHOD, channel, |out| {
         out.extend(BASIC.to_be_bytes());
         out.extend(PUBLISH.to_be_bytes());
         // Reserved, once the access ticket.
@@ -42,7 +39,7 @@ pub(super) fn publish(out: &mut Vec<u8>, channel: u16, frame_max: usize, message
         out.push(if message.mandatory { MANDATORY } else { 0 });
     });
     let header = out.len();
-    frame(out, HEADER, channel, |out| {
+    frame(out, FRAME_HEADER, channel, |out| {
         out.extend(BASIC.to_be_bytes());
         // Weight, always 0.
         out.extend([0, 0]);
@@ -54,7 +51,7 @@ pub(super) fn publish(out: &mut Vec<u8>, channel: u16, frame_max: usize, message
         return Err(TooBig);
     }
     for part in message.body.chunks(frame_max - AROUND) {
-        frame(out, BODY, channel, |out| out.extend_from_slice(part));
+        frame(out, FRAME_BODY, channel, |out| out.extend_from_slice(part));
     }
     Ok(())
 }
@@ -63,7 +60,7 @@ fn frame(out: &mut Vec<u8>, kind: u8, channel: u16, payload: impl FnOnce(&mut Ve
     out.push(kind);
     out.extend(channel.to_be_bytes());
     sized(out, payload);
-    out.push(END);
+    out.push(FRAME_END);
 }
 
 /// Something with its length before it, as a long unsigned integer.

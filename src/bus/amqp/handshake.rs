@@ -15,7 +15,7 @@ use amq_protocol::{
 
 use super::{
     convert::short,
-    session::{Session, Stream, refused},
+    session::{Session, Stream},
 };
 
 /// What we understand beyond the standard: confirms and their refusal, alarms, the end of a consumer, a refused login.
@@ -59,10 +59,7 @@ pub(super) async fn open(stream: impl Stream + 'static, address: &AMQPUri, name:
     let open = Open { virtual_host: short(address.vhost.as_str()) };
     match session.ask(0, AMQPClass::Connection(AMQPMethod::Open(open))).await? {
         AMQPClass::Connection(AMQPMethod::OpenOk(_)) => Ok(session),
-        other => {
-            refused(&other)?;
-            Err("the broker does not open the virtual host".into())
-        }
+        _ => Err("the broker does not open the virtual host".into()),
     }
 }
 

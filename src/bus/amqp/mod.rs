@@ -98,18 +98,6 @@ impl Amqp {
     }
 }
 
-/// Ends a call's wait, however it ends.
-struct Forget<'a> {
-    pending: &'a Pending,
-    correlation: &'a str,
-}
-
-impl Drop for Forget<'_> {
-    fn drop(&mut self) {
-        self.pending.forget(self.correlation);
-    }
-}
-
 impl Drop for Amqp {
     fn drop(&mut self) {
         self.stop.cancel();
@@ -137,10 +125,9 @@ impl Bus for Amqp {
         let left = deadline.saturating_duration_since(Instant::now());
         let correlation = Uuid::now_v7().simple().to_string();
         stamp_call(&mut message, held(&self.shared.reply_to).clone(), &correlation, left);
-        let reply = self.shared.pending.expect(correlation.clone());
-        // Also when the client goes away in the middle of it.
-        let _forgotten = Forget { pending: &self.shared.pending, correlation: &correlation };
-        self.caller.call(message, deadline, correlation.clone(), reply).await
+        let mut expected = self.shared.pending.expect(correlation.clone());
+        self.caller.call(message, deadline, correlation).await.map_err(CallError::NotSent)?;
+        expected.answered(deadline).await
     }
 
     async fn consume(&self, queue: &str, prefetch: u16) -> Result<Deliveries, BusError> {

@@ -74,7 +74,7 @@ pub(super) async fn run(
             "the bus is closed".to_owned()
         }
     };
-    owner.end();
+    owner.give_up(Away::Down);
     Ended::after_up(why)
 }
 
@@ -149,11 +149,6 @@ async fn try_serve(
                 ready?;
                 while let Some(frame) = session.frame()? {
                     owner.take_in(session, frame)?;
-                }
-                if owner.now.get() == Link::Blocked {
-                    while let Ok(request) = received.try_recv() {
-                        request.done.tell(owner.shared, Outcome::NotSent(Away::Blocked));
-                    }
                 }
             }
             _ = look.tick() => owner.look(session)?,
@@ -286,33 +281,20 @@ impl<'a> Owner<'a> {
     fn take_in(&mut self, session: &mut Session, frame: AMQPFrame) -> Result<(), String> {
         match frame {
             AMQPFrame::Method(on, AMQPClass::Basic(method)) => return self.take_in_basic(on, method),
-            AMQPFrame::Header(INBOX, header) => {
-                if self.reply.as_mut().is_some_and(|reply| reply.header(header)) {
-                    self.replied();
+            AMQPFrame::Header(on, header) => {
+                if self.content(on).as_mut().is_some_and(|content| content.header(header)) {
+                    self.came_in(on);
                 }
             }
-            AMQPFrame::Body(INBOX, part) => {
-                if self.reply.as_mut().is_some_and(|reply| reply.part(part)) {
-                    self.replied();
-                }
-            }
-            AMQPFrame::Header(_, header) => {
-                if self.returned.as_mut().is_some_and(|returned| returned.header(header)) {
-                    self.came_back();
-                }
-            }
-            AMQPFrame::Body(_, part) => {
-                if self.returned.as_mut().is_some_and(|returned| returned.part(part)) {
-                    self.came_back();
+            AMQPFrame::Body(on, part) => {
+                if self.content(on).as_mut().is_some_and(|content| content.part(part)) {
+                    self.came_in(on);
                 }
             }
             AMQPFrame::Method(_, AMQPClass::Connection(connection::AMQPMethod::Blocked(_))) => {
                 tracing::warn!(role = self.role, "the broker takes nothing (an alarm)");
                 self.now.set(Link::Blocked);
-                self.outstanding.tell_all(Outcome::Unknown, |done, outcome| done.tell(self.shared, outcome));
-                for request in self.held_back.drain(..) {
-                    request.done.tell(self.shared, Outcome::NotSent(Away::Blocked));
-                }
+                self.give_up(Away::Blocked);
             }
             AMQPFrame::Method(_, AMQPClass::Connection(connection::AMQPMethod::Unblocked(_))) => {
                 self.is_alive();
@@ -368,17 +350,18 @@ impl<'a> Owner<'a> {
         self.asked = self.asked.map(|_| Instant::now());
     }
 
-    /// The message is unroutable. Its ack is still to come.
-    fn came_back(&mut self) {
-        let Some(content) = self.returned.take() else { return };
-        let properties = from_amqp(&content.properties);
-        self.outstanding.returned(id_of(&properties), |done, outcome| done.tell(self.shared, outcome));
+    /// What is coming in on a channel: a reply, or a message that comes back.
+    fn content(&mut self, on: u16) -> &mut Option<Content> {
+        if on == INBOX { &mut self.reply } else { &mut self.returned }
     }
 
-    fn replied(&mut self) {
-        let Some(content) = self.reply.take() else { return };
-        let reply = Reply { properties: from_amqp(&content.properties), body: content.body.into() };
-        if !self.shared.pending.answer(reply) {
+    fn came_in(&mut self, on: u16) {
+        let Some(content) = self.content(on).take() else { return };
+        let properties = from_amqp(&content.properties);
+        if on != INBOX {
+            // Unroutable. Its ack is still to come.
+            self.outstanding.returned(id_of(&properties), |done, outcome| done.tell(self.shared, outcome));
+        } else if !self.shared.pending.answer(Reply { properties, body: content.body.into() }) {
             self.shared.late_replies.fetch_add(1, Ordering::Relaxed);
         }
     }
@@ -409,11 +392,11 @@ impl<'a> Owner<'a> {
         }
     }
 
-    /// The link is over: what was sent may have arrived, what was held back did not.
-    fn end(&mut self) {
+    /// What was sent may have arrived, what was held back did not.
+    fn give_up(&mut self, away: Away) {
         self.outstanding.tell_all(Outcome::Unknown, |done, outcome| done.tell(self.shared, outcome));
         for request in self.held_back.drain(..) {
-            request.done.tell(self.shared, Outcome::NotSent(Away::Down));
+            request.done.tell(self.shared, Outcome::NotSent(away));
         }
     }
 }

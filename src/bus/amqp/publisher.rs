@@ -14,7 +14,7 @@ use tokio_util::sync::CancellationToken;
 use super::{Shared, held, link::supervise, owner};
 use crate::{
     bus::Link,
-    message::{Away, CallError, Message, Outcome, Reply},
+    message::{Away, CallError, Message, Outcome},
 };
 
 /// Publishes that wait for their turn.
@@ -52,22 +52,15 @@ impl Done {
     }
 
     pub fn tell(self, shared: &Shared, outcome: Outcome) {
-        let (correlation, outcome) = match (self, outcome) {
-            (Self::Publish(done), outcome) => {
-                // Where nobody waits nobody is told.
-                let _ = done.send(outcome);
-                return;
+        match self {
+            // Where nobody waits nobody is told.
+            Self::Publish(done) => drop(done.send(outcome)),
+            Self::Call(correlation) => {
+                if let Some(error) = CallError::of(outcome) {
+                    shared.pending.fail(&correlation, error);
+                }
             }
-            (Self::Call(correlation), outcome) => (correlation, outcome),
-        };
-        let error = match outcome {
-            Outcome::Routed => return,
-            Outcome::Unroutable => CallError::NoWorker,
-            Outcome::Rejected => CallError::Rejected,
-            Outcome::NotSent(away) => CallError::NotSent(away),
-            Outcome::Unknown => CallError::Unknown,
-        };
-        shared.pending.fail(&correlation, error);
+        }
     }
 }
 
@@ -137,20 +130,9 @@ impl Publisher {
         tokio::time::timeout_at(deadline.into(), result).await.ok().and_then(Result::ok).unwrap_or(Outcome::Unknown)
     }
 
-    /// Publishes a request; `reply` is what was promised for its correlation id.
-    pub async fn call(
-        &self,
-        message: Message,
-        deadline: Instant,
-        correlation: String,
-        reply: oneshot::Receiver<Result<Reply, CallError>>,
-    ) -> Result<Reply, CallError> {
-        let done = Done::Call(correlation);
-        self.send(Request { message, deadline, done }).await.map_err(CallError::NotSent)?;
-        match tokio::time::timeout_at(deadline.into(), reply).await {
-            Ok(answered) => answered.unwrap_or(Err(CallError::Unknown)),
-            Err(_) => Err(CallError::Timeout),
-        }
+    /// Hands over the request of a call; what becomes of it, its [`Pending`](crate::bus::pending::Pending) tells.
+    pub async fn call(&self, message: Message, deadline: Instant, correlation: String) -> Result<(), Away> {
+        self.send(Request { message, deadline, done: Done::Call(correlation) }).await
     }
 
     async fn send(&self, request: Request) -> Result<(), Away> {

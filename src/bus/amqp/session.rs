@@ -22,8 +22,8 @@ const KEPT: usize = 1024 * 1024;
 const BACKLOG: usize = 4 * 1024 * 1024;
 /// Type, channel and size.
 const HEAD: usize = 7;
-/// A frame's last byte comes on top.
-const AROUND: usize = HEAD + 1;
+/// What is around a frame's payload, in bytes: its last byte comes on top.
+pub(super) const AROUND: usize = HEAD + 1;
 /// The largest frame of a broker that sets no limit.
 const LARGEST: usize = 16 * 1024 * 1024;
 

@@ -200,26 +200,12 @@ impl Bus for Embedded {
         let left = deadline.saturating_duration_since(Instant::now());
         let correlation = Uuid::now_v7().simple().to_string();
         super::stamp_call(&mut message, Some(REPLY_ADDRESS.into()), &correlation, left);
-        let reply = self.shared.pending.expect(correlation.clone());
-        match self.publish(message, deadline).await {
-            Outcome::Routed => {}
-            other => {
-                self.shared.pending.forget(&correlation);
-                return Err(match other {
-                    Outcome::Unroutable => CallError::NoWorker,
-                    Outcome::Rejected => CallError::Rejected,
-                    Outcome::NotSent(away) => CallError::NotSent(away),
-                    Outcome::Unknown | Outcome::Routed => CallError::Timeout,
-                });
-            }
-        }
-        match tokio::time::timeout_at(tokio::time::Instant::from_std(deadline), reply).await {
-            Ok(Ok(result)) => result,
-            Ok(Err(_)) => Err(CallError::Unknown),
-            Err(_) => {
-                self.shared.pending.forget(&correlation);
-                Err(CallError::Timeout)
-            }
+        let mut expected = self.shared.pending.expect(correlation);
+        match CallError::of(self.publish(message, deadline).await) {
+            None => expected.answered(deadline).await,
+            // Nothing here leaves it open but the time.
+            Some(CallError::Unknown) => Err(CallError::Timeout),
+            Some(error) => Err(error),
         }
     }
 
