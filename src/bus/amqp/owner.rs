@@ -3,7 +3,7 @@
 
 use std::{
     collections::VecDeque,
-    sync::{Arc, atomic::Ordering},
+    sync::atomic::Ordering,
     time::{Duration, Instant},
 };
 
@@ -46,7 +46,7 @@ const LOOK: u16 = 4;
 
 /// Connects and serves until the link ends.
 pub(super) async fn run(
-    shared: &Arc<Shared>,
+    shared: &Shared,
     replies: bool,
     role: &'static str,
     now: &LinkNow,
@@ -63,19 +63,23 @@ pub(super) async fn run(
             Ok(session) => session,
             Err(why) => return Ended::never_up(why),
         },
-        () = stop.cancelled() => return Ended::never_up("the bus is closed".into()),
+        () = stop.cancelled() => return Ended::never_up(closed_bus()),
     };
     now.set(Link::Up);
     let mut owner = Owner::new(shared, role, now);
     let why = tokio::select! {
-        why = serve(&mut owner, &mut session, received) => why,
+        ended = serve(&mut owner, &mut session, received) => ended.err().unwrap_or_else(closed_bus),
         () = stop.cancelled() => {
             let _ = tokio::time::timeout(CLOSE_WITHIN, session.close()).await;
-            "the bus is closed".to_owned()
+            closed_bus()
         }
     };
     owner.give_up(Away::Down);
     Ended::after_up(why)
+}
+
+fn closed_bus() -> String {
+    "the bus is closed".into()
 }
 
 /// A channel with confirms and, for calls, the queue that their replies come to: without it no call can be answered.
@@ -123,15 +127,8 @@ fn closed() -> AMQPClass {
     AMQPClass::Channel(channel::AMQPMethod::Close(close))
 }
 
-/// Until the link ends, and why.
-async fn serve(owner: &mut Owner<'_>, session: &mut Session, received: &mut mpsc::Receiver<Request>) -> String {
-    match try_serve(owner, session, received).await {
-        Ok(()) => "the bus is closed".into(),
-        Err(why) => why,
-    }
-}
-
-async fn try_serve(
+/// Until the link ends; the error says why, and without one nobody publishes any more.
+async fn serve(
     owner: &mut Owner<'_>,
     session: &mut Session,
     received: &mut mpsc::Receiver<Request>,
