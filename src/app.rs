@@ -5,12 +5,11 @@ use std::{convert::Infallible, io::IsTerminal as _, net::SocketAddr, sync::Arc, 
 use anyhow::{Context as _, anyhow};
 use axum::http::{HeaderValue, Method, Request, header};
 use fpesa_workers::{store, topic::topic_of_key};
-use futures::future::Either;
-use hyper::body::Incoming;
+use hyper::{body::Incoming, service::service_fn};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
-use tower::{Layer as _, Service as _, service_fn};
-use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, Cors, CorsLayer, ExposeHeaders};
+use tower::{Layer as _, ServiceExt as _};
+use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, ExposeHeaders};
 
 use crate::{
     bus::{self, Bus},
@@ -299,27 +298,28 @@ pub async fn serve(
     let connections = gateway.settings.limits.connections;
     let origins = &gateway.settings.cors.origins;
     let (cors, same_origin) = (cors(origins), origins.is_empty());
-    let handler = service_fn(move |request: Request<Incoming>| {
-        let gateway = gateway.clone();
-        // In a box: it is moved from layer to layer before it runs.
-        Box::pin(async move { Ok::<_, Infallible>(gateway.handle(request).await) })
-    });
-    // Shared: the service is cloned for each request, and few need this.
-    let with_cors = Arc::new(cors.layer(handler.clone()));
+    let handler = gateway.clone();
+    let cors = cors.layer(tower::service_fn(move |request: Request<Incoming>| {
+        let gateway = handler.clone();
+        async move { Ok::<_, Infallible>(gateway.handle(request).await) }
+    }));
+    let shared = Arc::new((gateway, cors));
     // A preflight is answered before the gateway sees it, and carries a request id like every answer. Where no other
     // origin is let in, nothing else has to tell a browser of origins.
     let service = service_fn(move |request: Request<Incoming>| {
-        let id = (request.method() == Method::OPTIONS).then(|| gateway::request_id(request.headers()));
-        let answer = match id {
-            None if same_origin => Either::Left(handler.clone().call(request)),
-            _ => Either::Right(Cors::clone(&with_cors).call(request)),
-        };
+        let shared = shared.clone();
         async move {
-            let mut response = answer.await?;
+            let (gateway, cors) = &*shared;
+            let id = (request.method() == Method::OPTIONS).then(|| gateway::request_id(request.headers()));
+            if id.is_none() && same_origin {
+                return Ok::<_, Infallible>(gateway.handle(request).await);
+            }
+            // In a box: few requests come here, and the room for one of them is every connection's.
+            let mut response = Box::pin(cors.clone().oneshot(request)).await?;
             if let Some(id) = id.and_then(|id| HeaderValue::from_str(&id).ok()) {
                 response.headers_mut().insert(gateway::REQUEST_ID, id);
             }
-            Ok::<_, Infallible>(response)
+            Ok(response)
         }
     });
     server::serve(listener, service, connections, shutdown, drain / 2).await;

@@ -40,6 +40,11 @@ pub trait Bus: Send + Sync + 'static {
     /// How the bus is now; cheap, and never waits.
     fn state(&self) -> BusState;
 
+    /// Whether one of these queues is watched and not there now. Cheap, and never waits.
+    fn misses(&self, queues: &BTreeSet<String>) -> bool {
+        !self.state().missing.is_disjoint(queues)
+    }
+
     /// The topology's queues as they are now, as far as the bus knows: `None` for one that is not there, no entry for one
     /// that it has not looked at. For people to see: it may be some seconds old. Cheap, and never waits.
     fn queues(&self) -> BTreeMap<String, Option<QueueNow>> {

@@ -2,8 +2,11 @@
 
 use std::{
     borrow::Cow,
+    future::poll_fn,
     panic::AssertUnwindSafe,
+    pin::pin,
     sync::Arc,
+    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -14,6 +17,7 @@ use axum::{
 use futures::FutureExt as _;
 use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
+use tokio::time::error::Elapsed;
 use uuid::Uuid;
 
 use super::{
@@ -35,11 +39,12 @@ use crate::{
 
 impl Gateway {
     /// Answers one request; never fails.
-    pub async fn handle(self: Arc<Self>, request: Request<Incoming>) -> Response<Body> {
+    pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
         let start = Instant::now();
         let request_id = request_id(request.headers());
-        let mut label = Label::default();
-        let answer = AssertUnwindSafe(self.answer(request, &request_id, &mut label)).catch_unwind().await;
+        // What it is counted under.
+        let mut found = None;
+        let answer = AssertUnwindSafe(self.answer(request, &request_id, &mut found)).catch_unwind().await;
         let mut response = match answer {
             Ok(Ok(response)) => response,
             Ok(Err(problem)) => problem.into_response(&request_id),
@@ -52,8 +57,8 @@ impl Gateway {
             response.headers_mut().insert(REQUEST_ID, value);
         }
         let (status, took) = (response.status().as_u16(), start.elapsed());
-        self.vitals.metrics.answered(label.name(), status, took);
-        if let Some(route) = &label.route {
+        self.vitals.metrics.answered(found.as_ref().map(|route| route.id.as_str()), status, took);
+        if let Some(route) = &found {
             self.pulse.answered(&route.action, status, took);
         }
         response
@@ -63,7 +68,7 @@ impl Gateway {
         &self,
         request: Request<Incoming>,
         request_id: &str,
-        label: &mut Label,
+        found: &mut Option<Arc<Route>>,
     ) -> Result<Response<Body>, Problem> {
         let in_force = self.vitals.live.get();
         let (_place, _under_way);
@@ -80,7 +85,7 @@ impl Gateway {
                 Target::Route(route, values) => (route, values),
                 Target::Page(file) => return Ok(file),
             };
-            label.route = Some(route.clone());
+            *found = Some(route.clone());
             _place = self.places.try_acquire().map_err(|_| Problem::overloaded())?;
             _under_way = self.vitals.metrics.under_way();
 
@@ -115,8 +120,7 @@ impl Gateway {
         location: Option<String>,
         prefer: &Prefer,
     ) -> Result<Response<Body>, Problem> {
-        let missing = self.vitals.bus.state().missing;
-        let outcome = if publish.mandatory && publish.reaches.iter().any(|queue| missing.contains(queue)) {
+        let outcome = if publish.mandatory && self.vitals.bus.misses(&publish.reaches) {
             Outcome::Unroutable
         } else {
             self.vitals.bus.publish(message, Instant::now() + publish.confirm_timeout).await
@@ -128,7 +132,7 @@ impl Gateway {
         }
         let minimal = prefer.minimal || publish.status == 204;
         let mut response =
-            Response::new(if minimal { Body::empty() } else { Body::from(format!("{{\"id\":\"{id}\"}}")) });
+            Response::new(if minimal { Body::empty() } else { Body::from([r#"{"id":""#, id, r#""}"#].concat()) });
         *response.status_mut() = StatusCode::from_u16(publish.status).unwrap_or(StatusCode::ACCEPTED);
         let headers = response.headers_mut();
         if !minimal {
@@ -200,7 +204,7 @@ impl Gateway {
                 Err(_) => Err(Problem::body_incomplete()),
             }
         };
-        let bytes = match tokio::time::timeout(within, read).await {
+        let bytes = match timeout_if_waited_for(within, read).await {
             Err(_) => return Err(Problem::body_timeout(u64::try_from(within.as_millis()).unwrap_or(u64::MAX))),
             Ok(read) => read?,
         };
@@ -208,6 +212,26 @@ impl Gateway {
             drain(&mut body).await;
         }
         check.read(bytes)
+    }
+}
+
+/// A time limit without a timer for what is ready at the second poll, which follows the first at once. A body that came
+/// with its head is: hyper reads it no sooner than it is asked for.
+async fn timeout_if_waited_for<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+    let mut future = pin!(future);
+    let mut looked = false;
+    let soon = poll_fn(|context| match future.as_mut().poll(context) {
+        Poll::Ready(output) => Poll::Ready(Some(output)),
+        Poll::Pending if looked => Poll::Ready(None),
+        Poll::Pending => {
+            looked = true;
+            context.waker().wake_by_ref();
+            Poll::Pending
+        }
+    });
+    match soon.await {
+        Some(output) => Ok(output),
+        None => tokio::time::timeout(limit, future).await,
     }
 }
 
@@ -225,18 +249,6 @@ async fn drain(body: &mut Incoming) {
         }
     };
     let _ = tokio::time::timeout(WITHIN, reading).await;
-}
-
-/// The route that a request is counted under.
-#[derive(Default)]
-struct Label {
-    route: Option<Arc<Route>>,
-}
-
-impl Label {
-    fn name(&self) -> &str {
-        self.route.as_ref().map_or("none", |route| route.id.as_str())
-    }
 }
 
 /// Carries the request's id, both ways.

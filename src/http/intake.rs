@@ -226,7 +226,7 @@ impl Prefer {
 
 /// Whether an `Accept` header (RFC 9110 section 12.5.1) lets a media type through; without one everything is.
 pub fn accepts(accept: Option<&str>, given: &str) -> bool {
-    let Some(accept) = accept.filter(|accept| !accept.trim().is_empty()) else { return true };
+    let Some(accept) = accept.map(str::trim).filter(|accept| !matches!(*accept, "" | "*/*")) else { return true };
     let given = given.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
     let kind = given.split('/').next().unwrap_or("");
     // The most specific range that names the type decides.

@@ -1,15 +1,12 @@
 //! Metrics in Prometheus text. Every series is there from the start, at 0; no label takes a client's value.
 
 use std::{
-    collections::{HashSet, VecDeque},
-    ops::Deref,
-    sync::{
-        Mutex, PoisonError,
-        atomic::{AtomicBool, Ordering},
-    },
+    collections::{HashMap, HashSet, VecDeque},
+    sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError},
     time::Duration,
 };
 
+use arc_swap::ArcSwap;
 use prometheus_client::{
     collector::Collector,
     encoding::{DescriptorEncoder, EncodeLabelSet, EncodeMetric as _, text::encode},
@@ -77,7 +74,9 @@ struct WorkerLabel {
     worker: String,
 }
 
-const PUBLISH_OUTCOMES: [&str; 5] = ["routed", "rejected", "unroutable", "not-sent", "unknown"];
+/// Outcomes of a publish, each at the place that [`publish_outcome`] gives.
+pub(super) const PUBLISH_OUTCOMES: [&str; 5] = ["routed", "rejected", "unroutable", "not-sent", "unknown"];
+/// Outcomes of a call, each at [`CallOutcome::index`].
 const CALL_OUTCOMES: [&str; 7] =
     ["answered", "problem", "invalid-reply", "no-worker", "timeout", "not-sent", "unknown"];
 const VERDICTS: [&str; 6] = ["kept", "duplicate", "answered", "retried", "rejected", "expired"];
@@ -96,16 +95,27 @@ pub enum CallOutcome {
 }
 
 impl CallOutcome {
-    fn word(self) -> &'static str {
+    fn index(self) -> usize {
         match self {
-            Self::Answered => "answered",
-            Self::Problem => "problem",
-            Self::InvalidReply => "invalid-reply",
-            Self::Failed(CallError::NoWorker) => "no-worker",
-            Self::Failed(CallError::Timeout) => "timeout",
-            Self::Failed(CallError::NotSent(_) | CallError::Rejected) => "not-sent",
-            Self::Failed(CallError::Unknown) => "unknown",
+            Self::Answered => 0,
+            Self::Problem => 1,
+            Self::InvalidReply => 2,
+            Self::Failed(CallError::NoWorker) => 3,
+            Self::Failed(CallError::Timeout) => 4,
+            Self::Failed(CallError::NotSent(_) | CallError::Rejected) => 5,
+            Self::Failed(CallError::Unknown) => 6,
         }
+    }
+}
+
+/// Where an outcome stands in [`PUBLISH_OUTCOMES`].
+pub(super) fn publish_outcome(outcome: Outcome) -> usize {
+    match outcome {
+        Outcome::Routed => 0,
+        Outcome::Rejected => 1,
+        Outcome::Unroutable => 2,
+        Outcome::NotSent(_) => 3,
+        Outcome::Unknown => 4,
     }
 }
 
@@ -142,10 +152,27 @@ pub struct Metrics {
     removed: Family<WorkerLabel, Counter>,
     in_flight: Gauge,
     changes: Family<RouteChange, Counter>,
-    /// Which statuses were ever counted.
-    statuses: Box<[AtomicBool]>,
+    /// By route.
+    routes: ArcSwap<HashMap<String, Arc<RouteSeries>>>,
     /// Newest last.
     left: Mutex<VecDeque<Left>>,
+}
+
+/// The series of one route, looked up once: what a request counts is an increment then.
+#[derive(Debug)]
+struct RouteSeries {
+    seconds: Histogram,
+    /// By status, of which there are few; `None` once the route has lost its series.
+    requests: Mutex<Option<Vec<(u16, Counter)>>>,
+    publishes: OnceLock<[Counter; PUBLISH_OUTCOMES.len()]>,
+    calls: OnceLock<[Counter; CALL_OUTCOMES.len()]>,
+}
+
+/// What is counted under where a request finds no route.
+const NO_ROUTE: &str = "none";
+
+fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 fn seconds() -> Histogram {
@@ -164,7 +191,7 @@ impl Default for Metrics {
             removed: Family::default(),
             in_flight: Gauge::default(),
             changes: Family::default(),
-            statuses: (0..600).map(|_| AtomicBool::default()).collect(),
+            routes: ArcSwap::default(),
             left: Mutex::default(),
             registry: Mutex::default(),
         };
@@ -183,7 +210,7 @@ impl Default for Metrics {
         for change in ["added", "removed", "changed"] {
             drop(metrics.changes.get_or_create(&RouteChange { change }));
         }
-        *metrics.registry.lock().unwrap_or_else(PoisonError::into_inner) = registry;
+        *held(&metrics.registry) = registry;
         metrics
     }
 }
@@ -191,26 +218,37 @@ impl Default for Metrics {
 impl Metrics {
     /// Makes every series of a table, at 0 where it is new.
     pub fn expect(&self, table: &Table) {
+        let mut routes = HashMap::clone(&self.routes.load());
+        let mut series = |route: &str| {
+            let new = || {
+                let seconds = self.seconds.get_or_create_owned(&RouteLabel { route: route.to_owned() });
+                Arc::new(RouteSeries {
+                    seconds,
+                    requests: Mutex::new(Some(Vec::new())),
+                    publishes: OnceLock::new(),
+                    calls: OnceLock::new(),
+                })
+            };
+            routes.entry(route.to_owned()).or_insert_with(new).clone()
+        };
         for route in &table.routes {
-            let label = || route.id.clone();
-            drop(self.seconds.get_or_create(&RouteLabel { route: label() }));
+            let series = series(&route.id);
+            let counters = |family: &Family<RouteOutcome, Counter>, outcome| {
+                family.get_or_create_owned(&RouteOutcome { route: route.id.clone(), outcome })
+            };
             match &route.action {
                 Action::Publish(publish) => {
-                    drop(self.count(&RouteStatus { route: label(), status: publish.status }));
-                    for outcome in PUBLISH_OUTCOMES {
-                        drop(self.publishes.get_or_create(&RouteOutcome { route: label(), outcome }));
-                    }
+                    drop(self.requests(&series, &route.id, publish.status));
+                    series.publishes.get_or_init(|| PUBLISH_OUTCOMES.map(|outcome| counters(&self.publishes, outcome)));
                 }
                 Action::Call(_) => {
-                    drop(self.count(&RouteStatus { route: label(), status: 200 }));
-                    for outcome in CALL_OUTCOMES {
-                        drop(self.calls.get_or_create(&RouteOutcome { route: label(), outcome }));
-                    }
+                    drop(self.requests(&series, &route.id, 200));
+                    series.calls.get_or_init(|| CALL_OUTCOMES.map(|outcome| counters(&self.calls, outcome)));
                 }
             }
         }
-        drop(self.count(&RouteStatus { route: "none".into(), status: 404 }));
-        drop(self.seconds.get_or_create(&RouteLabel { route: "none".into() }));
+        drop(self.requests(&series(NO_ROUTE), NO_ROUTE, 404));
+        self.routes.store(Arc::new(routes));
         for (worker, _) in table.workers.iter().filter(|(_, spec)| spec.kind == "persist") {
             drop(self.removed.get_or_create(&WorkerLabel { worker: worker.clone() }));
         }
@@ -231,79 +269,76 @@ impl Metrics {
             routes.chain(table.workers.keys().map(|name| Left::Worker(name.clone()))).collect()
         };
         let (before, after) = (all(before), all(after));
-        let mut left = self.left.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut left = held(&self.left);
         left.retain(|who| !after.contains(who));
         left.extend(before.difference(&after).cloned());
-        while left.len() > MOST_LEFT {
-            if let Some(who) = left.pop_front() {
-                self.forget(who);
-            }
-        }
+        let too_many = left.len().saturating_sub(MOST_LEFT);
+        self.forget(left.drain(..too_many));
     }
 
-    fn forget(&self, who: Left) {
-        match who {
-            Left::Route(route) => {
-                for (status, seen) in (0..).zip(&self.statuses) {
-                    if seen.load(Ordering::Relaxed) {
+    fn forget(&self, gone: impl Iterator<Item = Left>) {
+        let mut routes = HashMap::clone(&self.routes.load());
+        for who in gone {
+            match who {
+                Left::Route(route) if route == NO_ROUTE => {}
+                Left::Route(route) => {
+                    let series = routes.remove(&route);
+                    for (status, _) in series.and_then(|series| held(&series.requests).take()).into_iter().flatten() {
                         self.requests.remove(&RouteStatus { route: route.clone(), status });
                     }
+                    for outcome in PUBLISH_OUTCOMES {
+                        self.publishes.remove(&RouteOutcome { route: route.clone(), outcome });
+                    }
+                    for outcome in CALL_OUTCOMES {
+                        self.calls.remove(&RouteOutcome { route: route.clone(), outcome });
+                    }
+                    self.seconds.remove(&RouteLabel { route });
                 }
-                for outcome in PUBLISH_OUTCOMES {
-                    self.publishes.remove(&RouteOutcome { route: route.clone(), outcome });
+                Left::Worker(worker) => {
+                    for verdict in VERDICTS {
+                        self.verdicts.remove(&WorkerVerdict { worker: worker.clone(), verdict });
+                    }
+                    self.removed.remove(&WorkerLabel { worker });
                 }
-                for outcome in CALL_OUTCOMES {
-                    self.calls.remove(&RouteOutcome { route: route.clone(), outcome });
-                }
-                self.seconds.remove(&RouteLabel { route });
             }
-            Left::Worker(worker) => {
-                for verdict in VERDICTS {
-                    self.verdicts.remove(&WorkerVerdict { worker: worker.clone(), verdict });
-                }
-                self.removed.remove(&WorkerLabel { worker });
-            }
+        }
+        self.routes.store(Arc::new(routes));
+    }
+
+    /// A request was answered; `route` is a route's id, if it found one. One whose route has lost its series meanwhile
+    /// counts as `none`: what is gone does not come back for one request.
+    pub fn answered(&self, route: Option<&str>, status: u16, took: Duration) {
+        let routes = self.routes.load();
+        let known = route.and_then(|route| routes.get_key_value(route)).or_else(|| routes.get_key_value(NO_ROUTE));
+        if let Some((route, series)) = known {
+            series.seconds.observe(took.as_secs_f64());
+            self.requests(series, route, status).inc();
         }
     }
 
-    /// A request was answered; `route` is a route's id, or `none`. One whose route has lost its series meanwhile counts
-    /// as `none`: what is gone does not come back for one request.
-    pub fn answered(&self, route: &str, status: u16, took: Duration) {
-        let mut route = route.to_owned();
-        if let Some(seconds) = self.seconds.get(&RouteLabel { route: route.clone() }) {
-            seconds.observe(took.as_secs_f64());
-        } else {
-            "none".clone_into(&mut route);
-            self.seconds.get_or_create(&RouteLabel { route: route.clone() }).observe(took.as_secs_f64());
+    /// Requests of a route that were answered with a status.
+    fn requests(&self, series: &RouteSeries, route: &str, status: u16) -> Counter {
+        let mut requests = held(&series.requests);
+        let Some(requests) = &mut *requests else { return Counter::default() };
+        if let Some((_, counter)) = requests.iter().find(|(known, _)| *known == status) {
+            return counter.clone();
         }
-        self.count(&RouteStatus { route, status }).inc();
-    }
-
-    fn count(&self, label: &RouteStatus) -> impl Deref<Target = Counter> {
-        if let Some(seen) = self.statuses.get(usize::from(label.status)) {
-            seen.store(true, Ordering::Relaxed);
-        }
-        self.requests.get_or_create(label)
+        let counter = self.requests.get_or_create_owned(&RouteStatus { route: route.to_owned(), status });
+        requests.push((status, counter.clone()));
+        counter
     }
 
     /// A publish ended.
     pub fn published(&self, route: &str, outcome: Outcome) {
-        let outcome = match outcome {
-            Outcome::Routed => "routed",
-            Outcome::Rejected => "rejected",
-            Outcome::Unroutable => "unroutable",
-            Outcome::NotSent(_) => "not-sent",
-            Outcome::Unknown => "unknown",
-        };
-        if let Some(count) = self.publishes.get(&RouteOutcome { route: route.to_owned(), outcome }) {
-            count.inc();
+        if let Some(counters) = self.routes.load().get(route).and_then(|series| series.publishes.get()) {
+            counters[publish_outcome(outcome)].inc();
         }
     }
 
     /// A call ended.
     pub fn called(&self, route: &str, outcome: CallOutcome) {
-        if let Some(count) = self.calls.get(&RouteOutcome { route: route.to_owned(), outcome: outcome.word() }) {
-            count.inc();
+        if let Some(counters) = self.routes.load().get(route).and_then(|series| series.calls.get()) {
+            counters[outcome.index()].inc();
         }
     }
 
@@ -332,7 +367,7 @@ impl Metrics {
         let mut registry = Registry::default();
         registry.register_collector(Box::new(ReadingsCollector(readings)));
         let mut text = String::new();
-        let own = self.registry.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = held(&self.registry);
         // Writing into a string does not fail.
         let _ = encode(&mut text, &own);
         text.truncate(text.rfind("# EOF").unwrap_or(text.len()));

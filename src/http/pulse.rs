@@ -14,7 +14,10 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::state::Gateway;
+use super::{
+    metrics::{PUBLISH_OUTCOMES, publish_outcome},
+    state::Gateway,
+};
 use crate::{message::Outcome, route::table::Action};
 
 /// Seconds from one sample to the next; samples lie on whole multiples of it, so that those of several gateways add up.
@@ -24,7 +27,7 @@ const SAMPLES: usize = 180;
 /// Classes of statuses, by their first digit.
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
 /// Outcomes of a publish, as the metrics name them.
-const OUTCOMES: [&str; 5] = ["routed", "rejected", "unroutable", "not-sent", "unknown"];
+const OUTCOMES: [&str; 5] = PUBLISH_OUTCOMES;
 /// Upper bounds of the call latency's buckets, in milliseconds; one bucket more is for what took longer.
 const BOUNDS: [u64; 20] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1_000, 2_000, 5_000, 10_000];
 
@@ -80,14 +83,7 @@ impl Pulse {
 
     /// A publish ended.
     pub fn published(&self, outcome: Outcome) {
-        let outcome = match outcome {
-            Outcome::Routed => 0,
-            Outcome::Rejected => 1,
-            Outcome::Unroutable => 2,
-            Outcome::NotSent(_) => 3,
-            Outcome::Unknown => 4,
-        };
-        self.count(CLASSES.len() + outcome);
+        self.count(CLASSES.len() + publish_outcome(outcome));
     }
 
     fn count(&self, index: usize) {

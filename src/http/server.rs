@@ -6,14 +6,10 @@ use axum::{
     body::Body,
     http::{Request, Response},
 };
-use hyper::{body::Incoming, server::conn::http1};
-use hyper_util::{
-    rt::{TokioIo, TokioTimer},
-    service::TowerToHyperService,
-};
+use hyper::{body::Incoming, server::conn::http1, service::Service};
+use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
 use tokio_util::sync::CancellationToken;
-use tower::Service;
 
 /// How long a client may take over the head of a request; an idle connection is closed after it too.
 const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
@@ -49,7 +45,7 @@ pub async fn serve<S>(
                 }
             },
         };
-        let (service, shutdown) = (TowerToHyperService::new(service.clone()), shutdown.clone());
+        let (service, shutdown) = (service.clone(), shutdown.clone());
         tasks.spawn(async move {
             let _place = place;
             // Answers are small: waiting to fill a packet costs more than it saves.

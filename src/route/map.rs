@@ -7,7 +7,7 @@ use bytes::Bytes;
 use fpesa_workers::topic::topic_of_key;
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
@@ -208,7 +208,7 @@ fn publish_order<'r>(
         body,
         mandatory: publish.mandatory,
     };
-    let location = publish.location.then(|| format!("{}/{}", trimmed(request.path), values.id));
+    let location = publish.location.then(|| [trimmed(request.path), "/", values.id].concat());
     Ok(Order::Publish { message, id: values.id.to_owned(), publish, location })
 }
 
@@ -278,47 +278,50 @@ fn event(
     headers: &Headers,
 ) -> Bytes {
     let mut out = Vec::with_capacity(request.body.len() + 400);
-    let mut member = |name: &str, value: &str| {
+    let member = |out: &mut Vec<u8>, name: &str, value: &str| {
         for part in [if out.is_empty() { "{\"" } else { ",\"" }, name, "\":"] {
             out.extend_from_slice(part.as_bytes());
         }
         // Text always serializes, and a vector takes all that is written.
-        let _ = serde_json::to_writer(&mut out, value);
+        let _ = serde_json::to_writer(out, value);
     };
-    member("specversion", "1.0");
-    member("id", values.id);
-    member("source", &format!("/{}", route.id));
-    member("type", &publish.kind);
+    member(&mut out, "specversion", "1.0");
+    member(&mut out, "id", values.id);
+    member(&mut out, "source", &["/", &route.id].concat());
+    member(&mut out, "type", &publish.kind);
     if !key.is_empty() {
-        member("subject", &topic_of_key(key));
+        member(&mut out, "subject", &topic_of_key(key));
     }
-    member("time", &micros(request.now));
+    out.extend_from_slice(b",\"time\":\"");
+    micros(&mut out, request.now);
+    out.push(b'"');
     for name in ["traceparent", "tracestate"] {
         if let Some(value) = headers.get(name) {
-            member(name, &value.to_text());
+            member(&mut out, name, &value.to_text());
         }
     }
     if !request.body.is_empty() {
         let json = route.body.as_ref().is_some_and(|body| body.json);
         if let Some(content_type) = content_type {
-            member("datacontenttype", content_type);
+            member(&mut out, "datacontenttype", content_type);
         }
         if json {
             out.extend_from_slice(b",\"data\":");
             out.extend_from_slice(&request.body);
         } else {
-            member("data_base64", &BASE64.encode(&request.body));
+            member(&mut out, "data_base64", &BASE64.encode(&request.body));
         }
     }
     out.push(b'}');
     out.into()
 }
 
-/// RFC 3339 in UTC with six digits of a second, so that texts sort as times do.
-fn micros(at: OffsetDateTime) -> String {
+/// Appends RFC 3339 in UTC with six digits of a second, so that texts sort as times do.
+fn micros(out: &mut Vec<u8>, at: OffsetDateTime) {
     const FORMAT: &[time::format_description::BorrowedFormatItem<'_>] =
         time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
-    at.to_offset(time::UtcOffset::UTC).format(FORMAT).or_else(|_| at.format(&Rfc3339)).unwrap_or_default()
+    // A moment has every part that the format asks for, and a vector takes all that is written.
+    let _ = at.to_offset(time::UtcOffset::UTC).format_into(out, FORMAT);
 }
 
 fn fill(templates: &[(String, Template)], values: &Values<'_>, headers: &mut Headers) -> Result<(), FieldError> {
@@ -339,8 +342,10 @@ fn trace(request: &Request<'_>) -> Headers {
             }
         }
         None => {
-            let (trace, (span, _)) = (Uuid::new_v4().simple(), Uuid::new_v4().as_u64_pair());
-            headers.insert("traceparent".into(), format!("00-{trace}-{span:016x}-01").into());
+            let (mut trace, mut span) = ([0; 32], [0; 32]);
+            let trace = Uuid::new_v4().simple().encode_lower(&mut trace);
+            let span = Uuid::new_v4().simple().encode_lower(&mut span);
+            headers.insert("traceparent".into(), ["00-", trace, "-", &span[..16], "-01"].concat().into());
         }
     }
     headers

@@ -1,7 +1,7 @@
 //! The table in force: routes ready to be matched, the topology they need, the workers and the feed.
 
 use std::{
-    collections::{BTreeMap, BTreeSet, HashMap},
+    collections::{BTreeMap, BTreeSet},
     sync::Arc,
     time::Duration,
 };
@@ -30,7 +30,8 @@ pub struct Table {
     pub feed: Vec<Filter>,
     /// Every file of `schemas/` by its address under [`BASE`](super::schema::BASE), for the API descriptions.
     pub schemas: Arc<BTreeMap<String, serde_json::Value>>,
-    matchers: HashMap<Method, Matcher>,
+    /// In the order of [`Method`].
+    matchers: [Matcher; Method::ALL.len()],
 }
 
 /// One endpoint.
@@ -197,9 +198,9 @@ impl Table {
         workers: BTreeMap<String, WorkerSpec>,
         feed: Vec<Filter>,
     ) -> Self {
-        let mut matchers: HashMap<Method, Matcher> = HashMap::new();
+        let mut matchers: [Matcher; Method::ALL.len()] = Default::default();
         for (index, route) in routes.iter().enumerate() {
-            matchers.entry(route.method).or_default().insert(&route.segments, index);
+            matchers[route.method as usize].insert(&route.segments, index);
         }
         Self { routes, topology, workers, feed, schemas: Arc::default(), matchers }
     }
@@ -207,7 +208,7 @@ impl Table {
     /// The route of a request. A trailing slash is the same path.
     pub fn find<'t, 'p>(&'t self, method: Method, path: &'p str) -> Match<'t, 'p> {
         let path = trimmed(path);
-        if let Some((index, values)) = self.matchers.get(&method).and_then(|matcher| matcher.find(path)) {
+        if let Some((index, values)) = self.matchers[method as usize].find(path) {
             let route = &self.routes[index];
             let names = route.segments.iter().filter_map(|segment| match segment {
                 Segment::Param(name) | Segment::Rest(name) => Some(name.as_str()),
@@ -218,7 +219,7 @@ impl Table {
         let others: Vec<Method> = Method::ALL
             .into_iter()
             .map(|(_, method)| method)
-            .filter(|other| self.matchers.get(other).is_some_and(|matcher| matcher.find(path).is_some()))
+            .filter(|other| self.matchers[*other as usize].find(path).is_some())
             .collect();
         if others.is_empty() { Match::Nothing } else { Match::WrongMethod(others) }
     }

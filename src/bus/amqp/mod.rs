@@ -151,6 +151,10 @@ impl Bus for Amqp {
         }
     }
 
+    fn misses(&self, queues: &BTreeSet<String>) -> bool {
+        !held(&self.shared.missing).is_disjoint(queues)
+    }
+
     fn queues(&self) -> BTreeMap<String, Option<QueueNow>> {
         held(&self.shared.queues).clone()
     }
