@@ -273,7 +273,9 @@ impl Metrics {
         left.retain(|who| !after.contains(who));
         left.extend(before.difference(&after).cloned());
         let too_many = left.len().saturating_sub(MOST_LEFT);
-        self.forget(left.drain(..too_many));
+        if too_many > 0 {
+            self.forget(left.drain(..too_many));
+        }
     }
 
     fn forget(&self, gone: impl Iterator<Item = Left>) {
@@ -281,28 +283,31 @@ impl Metrics {
         for who in gone {
             match who {
                 Left::Route(route) if route == NO_ROUTE => {}
-                Left::Route(route) => {
-                    let series = routes.remove(&route);
-                    for (status, _) in series.and_then(|series| held(&series.requests).take()).into_iter().flatten() {
-                        self.requests.remove(&RouteStatus { route: route.clone(), status });
-                    }
-                    for outcome in PUBLISH_OUTCOMES {
-                        self.publishes.remove(&RouteOutcome { route: route.clone(), outcome });
-                    }
-                    for outcome in CALL_OUTCOMES {
-                        self.calls.remove(&RouteOutcome { route: route.clone(), outcome });
-                    }
-                    self.seconds.remove(&RouteLabel { route });
-                }
-                Left::Worker(worker) => {
-                    for verdict in VERDICTS {
-                        self.verdicts.remove(&WorkerVerdict { worker: worker.clone(), verdict });
-                    }
-                    self.removed.remove(&WorkerLabel { worker });
-                }
+                Left::Route(route) => self.forget_route(routes.remove(&route), route),
+                Left::Worker(worker) => self.forget_worker(worker),
             }
         }
         self.routes.store(Arc::new(routes));
+    }
+
+    fn forget_route(&self, series: Option<Arc<RouteSeries>>, route: String) {
+        for (status, _) in series.and_then(|series| held(&series.requests).take()).into_iter().flatten() {
+            self.requests.remove(&RouteStatus { route: route.clone(), status });
+        }
+        for outcome in PUBLISH_OUTCOMES {
+            self.publishes.remove(&RouteOutcome { route: route.clone(), outcome });
+        }
+        for outcome in CALL_OUTCOMES {
+            self.calls.remove(&RouteOutcome { route: route.clone(), outcome });
+        }
+        self.seconds.remove(&RouteLabel { route });
+    }
+
+    fn forget_worker(&self, worker: String) {
+        for verdict in VERDICTS {
+            self.verdicts.remove(&WorkerVerdict { worker: worker.clone(), verdict });
+        }
+        self.removed.remove(&WorkerLabel { worker });
     }
 
     /// A request was answered; `route` is a route's id, if it found one. One whose route has lost its series meanwhile

@@ -15,7 +15,7 @@ use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::{
-    metrics::{PUBLISH_OUTCOMES, publish_outcome},
+    metrics::{PUBLISH_OUTCOMES as OUTCOMES, publish_outcome},
     state::Gateway,
 };
 use crate::{message::Outcome, route::table::Action};
@@ -26,8 +26,6 @@ const EVERY: u64 = 5;
 const SAMPLES: usize = 180;
 /// Classes of statuses, by their first digit.
 const CLASSES: [&str; 4] = ["2xx", "3xx", "4xx", "5xx"];
-/// Outcomes of a publish, as the metrics name them.
-const OUTCOMES: [&str; 5] = PUBLISH_OUTCOMES;
 /// Upper bounds of the call latency's buckets, in milliseconds; one bucket more is for what took longer.
 const BOUNDS: [u64; 20] = [1, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 256, 512, 1_000, 2_000, 5_000, 10_000];
 
