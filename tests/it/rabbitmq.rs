@@ -16,7 +16,12 @@ use serde_json::Value;
 
 use crate::{
     bus_contract as contract,
-    support::{app::Start, certificates::Certificates, eventually, free_port, rabbit::Rabbit},
+    support::{
+        app::Start,
+        certificates::Certificates,
+        eventually, free_port,
+        rabbit::{Rabbit, Version},
+    },
 };
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
@@ -228,13 +233,16 @@ async fn a_broker_that_is_away_is_no_reason_to_end() {
 async fn the_link_by_tls() {
     let certificates = Certificates::make();
     let port = free_port();
-    let rabbit = Rabbit::start_with(&format!(
-        "listeners.ssl.default = 127.0.0.1:{port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\
+    let rabbit = Rabbit::on_with(
+        Version::V3_10,
+        &format!(
+            "listeners.ssl.default = 127.0.0.1:{port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\
          ssl_options.keyfile = {}\nssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true",
-        certificates.text("ca.pem"),
-        certificates.text("server.pem"),
-        certificates.text("server.key"),
-    ))
+            certificates.text("ca.pem"),
+            certificates.text("server.pem"),
+            certificates.text("server.key"),
+        ),
+    )
     .await;
     rabbit.ctl(&["add_user", "gate", "s3cret of the file"]);
     rabbit.ctl(&["set_permissions", "gate", ".*", ".*", ".*"]);

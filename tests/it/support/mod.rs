@@ -22,6 +22,11 @@ pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
 }
 
+/// Where scripts/servers unpacked a server of a version that the machine does not have.
+pub fn server_folder(name: &str) -> PathBuf {
+    root().join(".tools/servers").join(name)
+}
+
 /// Waits until `look` gives something, looking often; the test fails when it takes too long.
 pub async fn eventually<T, F: Future<Output = Option<T>>>(what: &str, mut look: impl FnMut() -> F) -> T {
     let deadline = Instant::now() + Duration::from_secs(30);

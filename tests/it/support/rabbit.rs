@@ -1,21 +1,85 @@
 //! A private RabbitMQ node: Debian's server, with its own home, name, data, ports and epmd, so that nothing of the
 //! machine's own is touched. One start takes some seconds: a test runs many cases on one node.
+//!
+//! A test that takes a `Version` runs on each of them: `crate::on_each_rabbitmq!(its_name);` beside it makes the test cases
+//! `v3_10::its_name`, `v4_0::its_name` and, for `make test-latest`, `latest::its_name`.
 
 use std::{
     fs,
     os::unix::fs::PermissionsExt as _,
-    path::Path,
     process::{Child, Command, Stdio},
     sync::Arc,
     time::{Duration, Instant},
 };
 
-use super::{free_port, root};
+use super::{free_port, root, server_folder};
 
-const SERVER: &str = "/usr/lib/rabbitmq/bin/rabbitmq-server";
-const CTL: &str = "/usr/lib/rabbitmq/bin/rabbitmqctl";
+/// The brokers that the tests run on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Version {
+    /// Debian 12's.
+    V3_10,
+    /// Debian 13's.
+    V4_0,
+    /// The newest that Debian has.
+    Latest,
+}
+
+impl Version {
+    /// The one that the variable `FPESA_TEST_RABBITMQ` names.
+    fn asked_for() -> Self {
+        match std::env::var("FPESA_TEST_RABBITMQ").as_deref() {
+            Err(_) | Ok("3.10") => Self::V3_10,
+            Ok("4.0") => Self::V4_0,
+            Ok("latest") => Self::Latest,
+            Ok(other) => panic!("FPESA_TEST_RABBITMQ={other}: it is one of 3.10, 4.0 and latest"),
+        }
+    }
+
+    /// A program of the server, which finds the Erlang that came with it.
+    fn program(self, name: &str) -> Command {
+        let unpacked = match self {
+            Self::V3_10 => "rabbitmq-3.10",
+            Self::V4_0 => "rabbitmq-4.0",
+            Self::Latest => "rabbitmq-latest",
+        };
+        let mut usr = server_folder(unpacked).join("usr");
+        if self == Self::V3_10 && !usr.exists() {
+            usr = "/usr".into();
+        }
+        let (erlang, programs) = (usr.join("lib/erlang/bin"), usr.join("lib/rabbitmq/bin"));
+        assert!(programs.exists(), "RabbitMQ {self:?} is missing: run scripts/setup");
+        let mut path = erlang.clone().into_os_string();
+        path.push(":");
+        path.push(std::env::var_os("PATH").unwrap());
+        let mut command = Command::new(if name == "epmd" { &erlang } else { &programs }.join(name));
+        command.env("PATH", path);
+        command
+    }
+}
+
+/// Makes a test case of each function for every version of RabbitMQ.
+#[macro_export]
+macro_rules! on_each_rabbitmq {
+    ($($test:ident),+ $(,)?) => {
+        $crate::on_each_rabbitmq!(@on v3_10 V3_10 $($test)+);
+        $crate::on_each_rabbitmq!(@on v4_0 V4_0 $($test)+);
+        $crate::on_each_rabbitmq!(@on latest Latest $($test)+);
+    };
+    (@on $module:ident $version:ident $($test:ident)+) => {
+        mod $module {
+            $(
+                #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+                async fn $test() {
+                    super::$test($crate::support::rabbit::Version::$version).await;
+                }
+            )+
+        }
+    };
+}
 
 pub struct Rabbit {
+    version: Version,
     folder: tempfile::TempDir,
     child: Child,
     env: Vec<(String, String)>,
@@ -32,9 +96,9 @@ struct Epmd {
 
 impl Epmd {
     /// In the foreground, so that we can end it; a node would leave one behind.
-    fn start() -> Arc<Self> {
+    fn start(version: Version) -> Arc<Self> {
         let port = free_port();
-        let mut command = Command::new("epmd");
+        let mut command = version.program("epmd");
         command.env("ERL_EPMD_PORT", port.to_string()).env("ERL_EPMD_ADDRESS", "127.0.0.1");
         let child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
         Arc::new(Self { child, port })
@@ -56,8 +120,13 @@ pub struct Cluster {
 impl Cluster {
     /// Starts nodes, joins them, and imports what `fpesa broker definitions` prints.
     pub async fn start(count: usize) -> Self {
-        let epmd = Epmd::start();
-        let mut nodes: Vec<Rabbit> = (0..count).map(|_| Rabbit::launch(epmd.clone(), "", false)).collect();
+        Self::on(Version::asked_for(), count).await
+    }
+
+    /// The same on a version.
+    pub async fn on(version: Version, count: usize) -> Self {
+        let epmd = Epmd::start(version);
+        let mut nodes: Vec<Rabbit> = (0..count).map(|_| Rabbit::launch(version, epmd.clone(), "", false)).collect();
         for node in &mut nodes {
             node.ready().await;
         }
@@ -83,20 +152,24 @@ impl Cluster {
 impl Rabbit {
     /// Starts a node as `fpesa broker` says: its `browser` (password `look`) may read `messages/#` over web-MQTT.
     pub async fn start() -> Self {
-        Self::start_with("").await
+        Self::on(Version::asked_for()).await
+    }
+
+    /// The same on a version.
+    pub async fn on(version: Version) -> Self {
+        Self::on_with(version, "").await
     }
 
     /// The same, with more lines in its rabbitmq.conf.
-    pub async fn start_with(more: &str) -> Self {
-        let mut node = Self::launch(Epmd::start(), more, true);
+    pub async fn on_with(version: Version, more: &str) -> Self {
+        let mut node = Self::launch(version, Epmd::start(version), more, true);
         node.ready().await;
         node.import();
         node
     }
 
     /// Starts a node, with the feed's plugins or without, and does not wait.
-    fn launch(epmd: Arc<Epmd>, more: &str, feed: bool) -> Self {
-        assert!(Path::new(SERVER).exists(), "RabbitMQ is missing: run scripts/setup");
+    fn launch(version: Version, epmd: Arc<Epmd>, more: &str, feed: bool) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let home = folder.path().to_owned();
         let (port, web_mqtt, dist) = (free_port(), free_port(), free_port());
@@ -134,8 +207,8 @@ impl Rabbit {
         .into_iter()
         .map(|(key, value)| (key.to_owned(), value))
         .collect();
-        let child = Self::spawn(&env);
-        Self { folder, child, env, port, web_mqtt, _epmd: epmd }
+        let child = Self::spawn(version, &env);
+        Self { version, folder, child, env, port, web_mqtt, _epmd: epmd }
     }
 
     fn name(&self) -> &str {
@@ -147,8 +220,8 @@ impl Rabbit {
         self.ctl(&["import_definitions", &file.display().to_string()]);
     }
 
-    fn spawn(env: &[(String, String)]) -> Child {
-        let mut command = Command::new(SERVER);
+    fn spawn(version: Version, env: &[(String, String)]) -> Child {
+        let mut command = version.program("rabbitmq-server");
         command.envs(env.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
         command.spawn().unwrap()
     }
@@ -179,7 +252,7 @@ impl Rabbit {
 
     /// `rabbitmqctl`, which must succeed.
     pub fn ctl(&self, args: &[&str]) -> String {
-        let output = Command::new(CTL).args(args).envs(self.env.iter().cloned()).output().unwrap();
+        let output = self.version.program("rabbitmqctl").args(args).envs(self.env.iter().cloned()).output().unwrap();
         let text = String::from_utf8_lossy(&output.stdout).into_owned();
         assert!(output.status.success(), "rabbitmqctl {args:?}: {text}{}", String::from_utf8_lossy(&output.stderr));
         text
@@ -203,7 +276,7 @@ impl Rabbit {
 
     /// The same node again, with what it kept.
     pub async fn restart(&mut self) {
-        self.child = Self::spawn(&self.env);
+        self.child = Self::spawn(self.version, &self.env);
         self.ready().await;
     }
 }
