@@ -70,7 +70,7 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
         feed.set_topics(table.feed.clone());
     }
     let bus = connect(&settings, feed.clone())?;
-    declare(&bus, &table).await?;
+    start(&bus, &table).await?;
     let live = Live::new(table, problems, &texts.digest);
     let workers = match &role {
         Role::Gateway => None,
@@ -170,10 +170,10 @@ fn connect(settings: &Settings, feed: Option<Arc<Feed>>) -> anyhow::Result<Arc<d
 }
 
 /// A broker that is away, or that has something else, is no reason to end: `/readyz` says so, and it is tried again.
-async fn declare(bus: &Arc<dyn Bus>, table: &Table) -> anyhow::Result<()> {
+async fn start(bus: &Arc<dyn Bus>, table: &Table) -> anyhow::Result<()> {
     /// A broker that is there answers within it; one that is away holds a start up no longer.
     const WITHIN: Duration = Duration::from_secs(2);
-    let declaring = bus.declare(&table.topology);
+    let declaring = bus.start(&table.topology);
     let declared = if bus.retries() {
         let late = |_| Err(bus::BusError::Down("no answer yet".into()));
         tokio::time::timeout(WITHIN, declaring).await.unwrap_or_else(late)

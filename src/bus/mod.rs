@@ -21,9 +21,16 @@ mod pending;
 /// A message bus.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {
-    /// Makes what `topology` names; repeatable, and before anyone publishes. The bus keeps it: after a reconnect
-    /// the adapter declares it again by itself. `rpc` queues are made by [`Bus::consume`] alone. What an earlier topology
-    /// bound may stay bound; declared a second time, the embedded bus has the bindings of this one alone.
+    /// Puts the first topology in force, whatever the broker says of it: what it refuses is in [`BusState::faults`] and is
+    /// tried again. The error is for the log.
+    async fn start(&self, topology: &Topology) -> Result<(), BusError> {
+        self.declare(topology).await
+    }
+
+    /// Makes what `topology` names, and puts it in force once all of it is there; repeatable. When any part is refused,
+    /// every refusal is returned, what was made is removed again, and the topology in force stays. After a reconnect the
+    /// adapter declares what is in force again by itself. `rpc` queues are made by [`Bus::consume`] alone. What an earlier
+    /// topology bound may stay bound; declared a second time, the embedded bus has the bindings of this one alone.
     async fn declare(&self, topology: &Topology) -> Result<(), BusError>;
 
     /// Publishes one message and waits, until `deadline` at the latest, for what the bus says of it.
@@ -40,9 +47,10 @@ pub trait Bus: Send + Sync + 'static {
     /// How the bus is now; cheap, and never waits.
     fn state(&self) -> BusState;
 
-    /// Whether one of these queues is watched and not there now. Cheap, and never waits.
-    fn misses(&self, queues: &BTreeSet<String>) -> bool {
-        !self.state().missing.is_disjoint(queues)
+    /// Why a message would reach an exchange or a queue that is missing or not as the topology has it; `None` when all that
+    /// it would reach is there, as far as the bus knows. Cheap, and never waits.
+    fn refuses(&self, _message: &Message) -> Option<String> {
+        None
     }
 
     /// The topology's queues as they are now, as far as the bus knows: `None` for one that is not there, no entry for one
@@ -51,7 +59,7 @@ pub trait Bus: Send + Sync + 'static {
         BTreeMap::new()
     }
 
-    /// Whether a topology that could not be declared is tried again by the bus itself.
+    /// Whether the bus is a broker elsewhere that may be away and come back.
     fn retries(&self) -> bool;
 
     /// Sends what is settled already on its way, then lets go of the broker or the files. Nothing is usable after it.
@@ -65,8 +73,8 @@ pub struct BusState {
     pub link: Link,
     /// Watched queues and exchanges that are not there now.
     pub missing: BTreeSet<String>,
-    /// What keeps the topology from being declared, told for the operator.
-    pub refused: Option<String>,
+    /// What the broker does not have as the topology in force needs it, sorted by subject; for operators to read.
+    pub faults: Vec<Fault>,
     /// Replies that came after their deadline, since the start.
     pub late_replies: u64,
 }
@@ -112,9 +120,9 @@ pub enum BusError {
     /// The broker is away.
     #[error("the broker is away: {0}")]
     Down(String),
-    /// Something exists on the broker with other arguments, or must exist and does not.
-    #[error("{0}")]
-    Topology(Differs),
+    /// The broker does not have, or refuses, parts of the topology: all of them, sorted by subject.
+    #[error("{}", .0.iter().map(|fault| fault.why.as_str()).collect::<Vec<_>>().join("; "))]
+    Topology(Vec<Fault>),
     /// The queue is not there.
     #[error("queue {0:?} does not exist")]
     NoQueue(String),
@@ -123,27 +131,44 @@ pub enum BusError {
     Storage(String),
 }
 
-/// What of a topology the broker has otherwise.
-#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("{why}")]
-pub struct Differs {
-    /// Where the table has it: `queues` or `exchanges`.
-    pub section: &'static str,
-    /// Its name.
-    pub name: String,
-    /// A sentence that names it and says what differs.
+/// One part of a topology that the broker does not have as it is needed.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Fault {
+    /// The part.
+    pub subject: Subject,
+    /// Whether messages for it are refused. Otherwise it works, with a defect that an operator should mend.
+    pub refuses: bool,
+    /// A sentence that names the part, says what is wrong in the broker's words, and what to do.
     pub why: String,
 }
 
+/// What a [`Fault`] is about.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Subject {
+    /// An exchange; the default exchange's name is empty.
+    Exchange(String),
+    /// A queue, or its bindings.
+    Queue(String),
+    /// Where the replies to calls arrive.
+    Replies,
+}
+
 impl BusError {
-    /// A queue that differs; `why` names it.
+    /// A queue that the broker refuses; `why` names it.
     pub fn queue(name: &str, why: String) -> Self {
-        Self::Topology(Differs { section: "queues", name: name.to_owned(), why })
+        Self::Topology(vec![Fault::queue(name, why)])
+    }
+}
+
+impl Fault {
+    /// A queue that refuses messages; `why` names it.
+    pub fn queue(name: &str, why: String) -> Self {
+        Self { subject: Subject::Queue(name.to_owned()), refuses: true, why }
     }
 
-    /// An exchange that differs; `why` names it.
+    /// An exchange that refuses messages; `why` names it.
     pub fn exchange(name: &str, why: String) -> Self {
-        Self::Topology(Differs { section: "exchanges", name: name.to_owned(), why })
+        Self { subject: Subject::Exchange(name.to_owned()), refuses: true, why }
     }
 }
 

@@ -120,13 +120,16 @@ impl Gateway {
         location: Option<String>,
         prefer: &Prefer,
     ) -> Result<Response<Body>, Problem> {
-        let outcome = if publish.mandatory && self.vitals.bus.misses(&publish.reaches) {
-            Outcome::Unroutable
-        } else {
-            self.vitals.bus.publish(message, Instant::now() + publish.confirm_timeout).await
+        let refused = self.vitals.bus.refuses(&message);
+        let outcome = match refused {
+            Some(_) => Outcome::Unroutable,
+            None => self.vitals.bus.publish(message, Instant::now() + publish.confirm_timeout).await,
         };
         self.vitals.metrics.published(&route.id, outcome);
         self.pulse.published(outcome);
+        if let Some(why) = refused {
+            return Err(Problem::unroutable_because(&why));
+        }
         if outcome != Outcome::Routed {
             return Err(Problem::publish(outcome, id));
         }

@@ -2,6 +2,7 @@
 //! [`problem`] alone.
 
 pub mod assets;
+mod degraded;
 pub mod documents;
 pub mod explain;
 pub mod feed;

@@ -280,6 +280,11 @@ impl Problem {
         .with("outcome", "unroutable")
     }
 
+    /// The same, with the sentence that names the queue or exchange.
+    pub fn unroutable_because(why: &str) -> Self {
+        Self { detail: format!("Nothing was sent: {why}."), ..Self::unroutable() }
+    }
+
     fn away(away: Away) -> Self {
         let (suffix, title, detail) = match away {
             Away::Down => ("broker-unavailable", "Broker unavailable", "The message broker is away; nothing was sent."),

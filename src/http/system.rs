@@ -13,7 +13,7 @@ use super::{
     problem::Problem,
     state::Gateway,
     table,
-    vitals::{healthy, json_answer},
+    vitals::{asks_for_all, healthy, json_answer},
 };
 use crate::route::table::trimmed;
 
@@ -33,7 +33,7 @@ pub async fn answer(gateway: &Gateway, parts: &mut Parts) -> Result<Response<Bod
     let path = trimmed(parts.uri.path()).to_owned();
     match path.as_str() {
         "/healthz" => Ok(healthy()),
-        "/readyz" => Ok(gateway.vitals.gateway_ready().await),
+        "/readyz" => Ok(gateway.vitals.gateway_ready(asks_for_all(parts.uri.query())).await),
         "/metrics" => Ok(gateway.vitals.metrics().await),
         "/openapi.json" => documents::answer(gateway, Which::OpenApi, &parts.headers).await,
         "/asyncapi.json" => documents::answer(gateway, Which::AsyncApi, &parts.headers).await,

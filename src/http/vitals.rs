@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
+    degraded::Degraded,
     feed::same_origin,
     gateway::{PREFERENCE_APPLIED, REQUEST_ID, request_id},
     intake::Prefer,
@@ -18,7 +19,7 @@ use super::{
     problem::Problem,
 };
 use crate::{
-    bus::{Bus, Link},
+    bus::{Bus, BusState, Link},
     feed::Feed,
     live::Live,
     reload::{Answer, Ask},
@@ -61,25 +62,26 @@ pub struct Consuming {
 }
 
 impl Vitals {
-    /// `/readyz` of a gateway: it takes requests as long as the bus takes messages.
-    pub(super) async fn gateway_ready(&self) -> Response<Body> {
+    /// `/readyz` of a gateway: it is ready while the bus takes messages and any route serves; `all` asks for every route
+    /// and queue.
+    pub(super) async fn gateway_ready(&self, all: bool) -> Response<Body> {
         let store = self.store_is_there().await;
-        self.ready(store, true)
+        let state = self.bus.state();
+        let degraded = Degraded::routes(&self.live.get().table, &state);
+        self.ready(&state, store, degraded.serves && !(all && degraded.any()), &degraded)
     }
 
     /// `/readyz` of workers: they need their store, and their queues.
-    async fn workers_ready(&self) -> Response<Body> {
+    async fn workers_ready(&self, all: bool) -> Response<Body> {
         let store = self.store_is_there().await;
-        self.ready(store, store != Some(false) && (self.workers)().all)
+        let state = self.bus.state();
+        let degraded = Degraded::workers(&self.live.get().table, &state);
+        let able = store != Some(false) && (self.workers)().all;
+        self.ready(&state, store, able && !(all && degraded.any()), &degraded)
     }
 
-    fn ready(&self, store: Option<bool>, able: bool) -> Response<Body> {
-        let state = self.bus.state();
-        let ready = able
-            && state.link == Link::Up
-            && state.missing.is_empty()
-            && state.refused.is_none()
-            && !self.shutdown.is_cancelled();
+    fn ready(&self, state: &BusState, store: Option<bool>, able: bool, degraded: &Degraded) -> Response<Body> {
+        let ready = able && state.link == Link::Up && !self.shutdown.is_cancelled();
         let mut body = json!({
             "ready": ready,
             "bus": state.link.word(),
@@ -94,8 +96,8 @@ impl Vitals {
             if !state.missing.is_empty() {
                 object.insert("missing".into(), json!(state.missing));
             }
-            if let Some(refused) = state.refused {
-                object.insert("refused".into(), refused.into());
+            if degraded.any() {
+                object.insert("degraded".into(), json!(degraded.entries));
             }
         }
         json_answer(if ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE }, &body)
@@ -166,7 +168,7 @@ impl Vitals {
             _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
                 Problem::method_not_allowed("GET, HEAD").into_response(&id)
             }
-            "/readyz" => self.workers_ready().await,
+            "/readyz" => self.workers_ready(asks_for_all(request.uri().query())).await,
             "/metrics" => self.metrics().await,
             _ => healthy(),
         };
@@ -175,6 +177,14 @@ impl Vitals {
         }
         response
     }
+}
+
+/// Whether the query of `/readyz` asks for all: `?all`, or `?all=` with anything but `0` and `false`.
+pub(super) fn asks_for_all(query: Option<&str>) -> bool {
+    query.unwrap_or_default().split('&').any(|part| match part.split_once('=') {
+        Some(("all", value)) => !matches!(value, "0" | "false"),
+        _ => part == "all",
+    })
 }
 
 pub(super) fn healthy() -> Response<Body> {

@@ -14,7 +14,7 @@ use tokio::{
 use tokio_util::sync::CancellationToken;
 
 use crate::{
-    bus::{Bus, BusError, Link},
+    bus::{Bus, BusError, Fault, Link, Subject},
     feed::Feed,
     files::Disk,
     http::metrics::Metrics,
@@ -22,7 +22,7 @@ use crate::{
     route::{
         compile::Compiled,
         problem::{Place, Problem, Severity, Source},
-        table::Table,
+        table::{Action, Table},
         yaml,
     },
     runner::{Retiring, Workers},
@@ -262,10 +262,13 @@ impl Reloading {
             self.swap(waiting.table, waiting.warnings).await;
             return false;
         };
-        let problem = self.problem(&error);
+        let problems = self.problems(&waiting.table, &error);
         let told = self.parts.live.reloaded();
-        if told.digest != self.texts.digest || told.ok || !told.problems.contains(&problem) {
-            self.refuse(waiting.warnings.iter().cloned().chain([problem]).collect());
+        if told.digest != self.texts.digest
+            || told.ok
+            || !problems.iter().all(|problem| told.problems.contains(problem))
+        {
+            self.refuse(waiting.warnings.iter().cloned().chain(problems).collect());
         }
         waiting.again = Instant::now() + waiting.pause;
         waiting.pause = (waiting.pause * 2).min(LONGEST_PAUSE);
@@ -280,20 +283,24 @@ impl Reloading {
         self.parts.bus.declare(&table.topology).await
     }
 
-    /// What the bus says, at the line that it is about.
-    fn problem(&self, error: &BusError) -> Problem {
+    /// What the bus says, each fault at the line that it is about.
+    fn problems(&self, table: &Table, error: &BusError) -> Vec<Problem> {
         let none = Source { name: self.parts.files.path().display().to_string().into(), text: "".into() };
         let source = self.texts.table.as_ref().unwrap_or(&none);
         match error {
-            BusError::Topology(differs) => {
-                let at = place(source, differs.section, &differs.name, &differs.why);
-                Problem::at(source, at, "topology", differs.why.clone())
+            BusError::Topology(faults) => {
+                let problem =
+                    |fault: &Fault| Problem::at(source, place(source, table, fault), "topology", fault.why.clone());
+                let mut problems: Vec<Problem> = faults.iter().map(problem).collect();
+                problems.sort_by_key(|problem| (problem.line, problem.column));
+                problems
             }
             BusError::Down(_) => {
                 let message = "the broker is away, and what the table needs can't be declared";
-                Problem::at(source, Place::default(), "broker-away", message).hint("it is tried again until it works")
+                let problem = Problem::at(source, Place::default(), "broker-away", message);
+                vec![problem.hint("it is tried again until it works")]
             }
-            error => Problem::at(source, Place::default(), "topology", error.to_string()),
+            error => vec![Problem::at(source, Place::default(), "topology", error.to_string())],
         }
     }
 
@@ -388,8 +395,9 @@ fn seen(files: &Disk, watch: Option<&Mutex<Watch>>, texts: &Texts) -> Seen {
     (seen.1.digest != texts.digest).then_some(seen)
 }
 
-/// Where the table has what the bus has otherwise: the very key, where the bus says which.
-fn place(source: &Source, section: &str, name: &str, why: &str) -> Place {
+/// Where the table has what the bus refuses: the very key, where the bus says which. Of what has no entry of its own (the
+/// broker's own exchanges, the address of replies), the first route that needs it.
+fn place(source: &Source, table: &Table, fault: &Fault) -> Place {
     const KEYS: [(&str, &str); 6] = [
         ("x-queue-type", "type"),
         ("type `", "type"),
@@ -399,7 +407,22 @@ fn place(source: &Source, section: &str, name: &str, why: &str) -> Place {
         ("x-max-length", "max_length"),
     ];
     let Ok(root) = yaml::parse(source) else { return Place::default() };
-    let key = KEYS.iter().find(|(said, _)| why.contains(said)).map_or("", |(_, key)| key);
-    let name = name.replace('~', "~0").replace('/', "~1");
-    root.place_of(&format!("/{section}/{name}/{key}"))
+    let key = KEYS.iter().find(|(said, _)| fault.why.contains(said)).map_or("", |(_, key)| key);
+    let entry = |section: &str, name: &str| {
+        let name = name.replace('~', "~0").replace('/', "~1");
+        root.place_of(&format!("/{section}/{name}/{key}"))
+    };
+    let route = |needs: &dyn Fn(&Action) -> bool, pointer: &str| {
+        let index = table.routes.iter().position(|route| needs(&route.action)).unwrap_or_default();
+        root.place_of(&format!("/routes/{index}/{pointer}"))
+    };
+    match &fault.subject {
+        Subject::Queue(name) => entry("queues", name),
+        Subject::Exchange(name) if table.topology.exchanges.contains_key(name) => entry("exchanges", name),
+        Subject::Exchange(name) => {
+            let publishes = |action: &Action| matches!(action, Action::Publish(publish) if publish.exchange == *name);
+            route(&publishes, "publish/exchange")
+        }
+        Subject::Replies => route(&|action| matches!(action, Action::Call(_)), "call"),
+    }
 }

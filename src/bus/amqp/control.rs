@@ -90,13 +90,13 @@ async fn watch(
                 }
                 let result = declare_in_time(connection, &topology, version).await;
                 let refused = match &result {
-                    Err(BusError::Topology(differs)) => Some(differs.why.clone()),
-                    _ => None,
+                    Err(BusError::Topology(faults)) => faults.clone(),
+                    _ => Vec::new(),
                 };
                 // A reload that is refused leaves the table in force; at the start there is none yet.
-                if refused.is_none() || held(&shared.topology).queues.is_empty() {
+                if refused.is_empty() || held(&shared.topology).queues.is_empty() {
                     *held(&shared.topology) = topology;
-                    *held(&shared.refused) = refused;
+                    *held(&shared.faults) = refused;
                 }
                 let down = matches!(result, Err(BusError::Down(_)));
                 let _ = done.send(result);
@@ -106,7 +106,7 @@ async fn watch(
             }
             _ = look.tick() => {
                 let topology = held(&shared.topology).clone();
-                if held(&shared.refused).is_some() {
+                if !held(&shared.faults).is_empty() {
                     settle(shared, declare_in_time(connection, &topology, version).await);
                 }
                 match tokio::time::timeout(LOOK_WITHIN, missing(connection, &topology, &mut census)).await {
@@ -137,17 +137,17 @@ async fn declare_in_time(connection: &Connection, topology: &Topology, version: 
 
 /// Remembers what keeps the topology from being declared, and tells it once.
 fn settle(shared: &Shared, result: Result<(), BusError>) {
-    let refused = match result {
-        Err(BusError::Topology(differs)) => Some(differs.why),
-        _ => None,
+    let faults = match result {
+        Err(BusError::Topology(faults)) => faults,
+        _ => Vec::new(),
     };
-    let mut known = held(&shared.refused);
-    if let Some(why) = &refused
-        && known.as_ref() != Some(why)
-    {
-        tracing::error!("{why}");
+    let mut known = held(&shared.faults);
+    if *known != faults {
+        for fault in &faults {
+            tracing::error!("{}", fault.why);
+        }
     }
-    *known = refused;
+    *known = faults;
 }
 
 /// Looks at the queues and exchanges that publish routes reach, and tells which are not there; at other queues when it

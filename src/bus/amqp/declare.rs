@@ -10,7 +10,7 @@ use lapin::{
 
 use super::convert::{arguments, short};
 use crate::{
-    bus::BusError,
+    bus::{BusError, Fault},
     topology::{Declare, Exchange, QueueKind, Topology, Version},
 };
 
@@ -94,7 +94,9 @@ fn dead_letters_first(topology: &Topology) -> Vec<&str> {
 fn told(what: &str, name: &str, error: &lapin::Error) -> BusError {
     let text = error.to_string();
     let lower = text.to_lowercase();
-    let differs = |why| if what == "exchange" { BusError::exchange(name, why) } else { BusError::queue(name, why) };
+    let differs = |why| {
+        BusError::Topology(vec![if what == "exchange" { Fault::exchange(name, why) } else { Fault::queue(name, why) }])
+    };
     if lower.contains("precondition") || lower.contains("inequivalent") {
         // "inequivalent arg 'x' for queue 'q' in vhost '/': received 'a' but current is 'b'"
         let difference =

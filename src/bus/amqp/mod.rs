@@ -16,7 +16,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-use super::{Bus, BusError, BusState, Deliveries, Link, QueueNow, pending::Pending, stamp_call};
+use super::{Bus, BusError, BusState, Deliveries, Fault, Link, QueueNow, pending::Pending, stamp_call};
 use crate::{
     message::{CallError, Message, Outcome, Reply},
     topology::{QueueKind, Topology},
@@ -61,7 +61,7 @@ struct Shared {
     /// What is declared again at each connection.
     topology: Mutex<Topology>,
     missing: Mutex<BTreeSet<String>>,
-    refused: Mutex<Option<String>>,
+    faults: Mutex<Vec<Fault>>,
     /// What was last seen of the topology's queues on the link of now.
     queues: Mutex<BTreeMap<String, Option<QueueNow>>>,
     pending: Pending,
@@ -76,6 +76,10 @@ fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+fn is_missing(name: &str) -> String {
+    format!("queue `{name}` is missing on the broker")
+}
+
 impl Amqp {
     /// Starts to connect and returns at once; a broker that is away is tried until it is there. Needs a runtime.
     pub fn connect(options: Options) -> Arc<Self> {
@@ -83,7 +87,7 @@ impl Amqp {
             options,
             topology: Mutex::default(),
             missing: Mutex::default(),
-            refused: Mutex::default(),
+            faults: Mutex::default(),
             queues: Mutex::default(),
             pending: Pending::default(),
             reply_to: Mutex::default(),
@@ -146,13 +150,30 @@ impl Bus for Amqp {
         BusState {
             link,
             missing: held(&self.shared.missing).clone(),
-            refused: held(&self.shared.refused).clone(),
+            faults: {
+                let missing: Vec<String> = held(&self.shared.missing).iter().cloned().collect();
+                let missing = missing.iter().map(|name| Fault::queue(name, is_missing(name)));
+                held(&self.shared.faults).iter().cloned().chain(missing).collect()
+            },
             late_replies: self.shared.late_replies.load(Ordering::Relaxed),
         }
     }
 
-    fn misses(&self, queues: &BTreeSet<String>) -> bool {
-        !held(&self.shared.missing).is_disjoint(queues)
+    fn refuses(&self, message: &Message) -> Option<String> {
+        let missing = held(&self.shared.missing);
+        if missing.is_empty() || !message.mandatory {
+            return None;
+        }
+        let topology = held(&self.shared.topology);
+        let bound = |name: &String| {
+            let queue = topology.queues.get(name)?;
+            queue.bind.iter().any(|binding| binding.exchange == message.exchange).then_some(())
+        };
+        let would_reach = |name: &&String| match message.exchange.as_str() {
+            "" => **name == message.key,
+            exchange => *name == exchange || bound(name).is_some(),
+        };
+        missing.iter().find(would_reach).map(|name| is_missing(name))
     }
 
     fn queues(&self) -> BTreeMap<String, Option<QueueNow>> {

@@ -16,9 +16,9 @@ use super::{
     routing,
 };
 use crate::{
-    bus::{BusError, Delivery, Settlement, Ticket},
+    bus::{BusError, Delivery, Fault, Settlement, Ticket},
     message::{CallError, HeaderValue, Message},
-    topology::{Declare, Queue as Spec, QueueKind, Topology},
+    topology::{Declare, Exchange, Queue as Spec, QueueKind, Topology},
 };
 
 /// Topologies whose bindings are still honoured beside those of the one in force.
@@ -60,74 +60,74 @@ pub(super) struct Broker {
 impl Broker {
     /// Whether a topology can be declared beside what is there.
     pub fn check(&self, topology: &Topology) -> Result<(), BusError> {
-        for (name, exchange) in &topology.exchanges {
-            let there = routing::kind(name, &self.topology);
-            if exchange.declare == Declare::Passive {
-                if there.is_none() {
-                    return Err(BusError::exchange(
-                        name,
-                        format!(
-                            "exchange `{name}` is `declare: passive`, and the embedded bus has no other one to make it"
-                        ),
-                    ));
-                }
-                continue;
-            }
-            if !matches!(exchange.kind.as_str(), "topic" | "direct" | "fanout" | "headers") {
-                let kind = &exchange.kind;
-                return Err(BusError::exchange(
+        let exchanges = topology.exchanges.iter().filter_map(|(name, exchange)| self.check_exchange(name, exchange));
+        let queues = topology.queues.iter().filter_map(|(name, queue)| self.check_queue(name, queue));
+        let faults: Vec<Fault> = exchanges.chain(queues).collect();
+        if faults.is_empty() { Ok(()) } else { Err(BusError::Topology(faults)) }
+    }
+
+    fn check_exchange(&self, name: &str, exchange: &Exchange) -> Option<Fault> {
+        let there = routing::kind(name, &self.topology);
+        if exchange.declare == Declare::Passive {
+            if there.is_none() {
+                return Some(Fault::exchange(
                     name,
                     format!(
-                        "exchange `{name}`: the embedded bus has no type `{kind}`, only topic, direct, fanout and headers: \
+                        "exchange `{name}` is `declare: passive`, and the embedded bus has no other one to make it"
+                    ),
+                ));
+            }
+            return None;
+        }
+        if !matches!(exchange.kind.as_str(), "topic" | "direct" | "fanout" | "headers") {
+            let kind = &exchange.kind;
+            return Some(Fault::exchange(
+                name,
+                format!(
+                    "exchange `{name}`: the embedded bus has no type `{kind}`, only topic, direct, fanout and headers: \
                          choose one of these, or use RabbitMQ"
-                    ),
-                ));
-            }
-            if let Some(argument) = exchange.arguments.keys().next() {
-                return Err(BusError::exchange(
+                ),
+            ));
+        }
+        if let Some(argument) = exchange.arguments.keys().next() {
+            return Some(Fault::exchange(
+                name,
+                format!("exchange `{name}`: the embedded bus has no argument `{argument}`: delete it, or use RabbitMQ"),
+            ));
+        }
+        if let Some(there) = there.filter(|there| *there != exchange.kind) {
+            return Some(Fault::exchange(
+                name,
+                format!("exchange `{name}` exists with type `{there}`, and the table says `{}`", exchange.kind),
+            ));
+        }
+        None
+    }
+
+    fn check_queue(&self, name: &str, queue: &Spec) -> Option<Fault> {
+        if let Some(argument) = queue.arguments.keys().next().filter(|_| queue.declare == Declare::Active) {
+            return Some(Fault::queue(
+                name,
+                format!("queue `{name}`: the embedded bus has no argument `{argument}`: delete it, or use RabbitMQ"),
+            ));
+        }
+        match self.kinds.get(name) {
+            Some(there) if *there != queue.kind => {
+                return Some(Fault::queue(
                     name,
                     format!(
-                        "exchange `{name}`: the embedded bus has no argument `{argument}`: delete it, or use RabbitMQ"
+                        "queue `{name}` exists with type `{}`, and the table says `{}`: give it another name, or its old type",
+                        word(*there),
+                        word(queue.kind)
                     ),
                 ));
             }
-            if let Some(there) = there.filter(|there| *there != exchange.kind) {
-                return Err(BusError::exchange(
-                    name,
-                    format!("exchange `{name}` exists with type `{there}`, and the table says `{}`", exchange.kind),
-                ));
+            None if queue.declare == Declare::Passive && queue.kind != QueueKind::Rpc => {
+                return Some(Fault::queue(name, format!("queue `{name}` is `declare: passive`, and it is not there")));
             }
+            _ => {}
         }
-        for (name, queue) in &topology.queues {
-            if let Some(argument) = queue.arguments.keys().next().filter(|_| queue.declare == Declare::Active) {
-                return Err(BusError::queue(
-                    name,
-                    format!(
-                        "queue `{name}`: the embedded bus has no argument `{argument}`: delete it, or use RabbitMQ"
-                    ),
-                ));
-            }
-            match self.kinds.get(name) {
-                Some(there) if *there != queue.kind => {
-                    return Err(BusError::queue(
-                        name,
-                        format!(
-                            "queue `{name}` exists with type `{}`, and the table says `{}`: give it another name, or its old type",
-                            word(*there),
-                            word(queue.kind)
-                        ),
-                    ));
-                }
-                None if queue.declare == Declare::Passive && queue.kind != QueueKind::Rpc => {
-                    return Err(BusError::queue(
-                        name,
-                        format!("queue `{name}` is `declare: passive`, and it is not there"),
-                    ));
-                }
-                _ => {}
-            }
-        }
-        Ok(())
+        None
     }
 
     /// Puts a checked topology in force; `ids` are the rows of its new queues.

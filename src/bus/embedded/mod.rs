@@ -225,7 +225,7 @@ impl Bus for Embedded {
         BusState {
             link: if self.shared.health.away().is_some() { Link::Blocked } else { Link::Up },
             missing: missing.cloned().collect(),
-            refused: None,
+            faults: Vec::new(),
             late_replies: self.shared.late_replies.load(Ordering::Relaxed),
         }
     }
