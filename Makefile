@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help run run-rabbitmq test test-cluster setup lint fmt test-rust test-web dist book bench clean
+.PHONY: help run run-rabbitmq test test-latest test-cluster setup lint fmt test-rust test-web dist book bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -33,6 +33,11 @@ fmt: ## Format everything
 
 test-rust: ## The Rust tests
 	scripts/test rust
+
+test-latest: ## The tests of servers, on the newest RabbitMQ and PostgreSQL that Debian has
+	scripts/setup
+	scripts/servers latest
+	scripts/test latest
 
 test-cluster: ## Three nodes of RabbitMQ, each killed under full load (a part of make test)
 	cargo nextest run --locked --no-capture -E 'test(/^cluster::/)'

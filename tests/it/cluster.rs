@@ -8,16 +8,18 @@ use crate::support::{
     poster::{Poster, counts, judge},
     postgres::Postgres,
     rabbit::Cluster,
+    release::Release,
 };
 
 /// A leader moves, links find another node: clients are told so meanwhile, and no longer than this.
 const MOVES_WITHIN: Duration = Duration::from_secs(20);
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn every_202_survives_the_loss_of_each_node() {
-    let postgres = Postgres::start();
+crate::on_each_rabbitmq!(every_202_survives_the_loss_of_each_node);
+
+async fn every_202_survives_the_loss_of_each_node(on: Release) {
+    let postgres = Postgres::on(on);
     let store = postgres.database();
-    let mut cluster = Cluster::start(3).await;
+    let mut cluster = Cluster::on(on, 3).await;
     let url = cluster.url();
     let app = Start::up().command(&["gateway", "--bus", &url]).start().await;
     let work =

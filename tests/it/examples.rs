@@ -16,6 +16,7 @@ use crate::support::{
     eventually,
     python::Script,
     rabbit::Rabbit,
+    release::Release,
     root,
 };
 
@@ -98,10 +99,11 @@ async fn upload() {
     assert_eq!(BASE64.decode(file["data_base64"].as_str().unwrap()).unwrap(), bytes);
 }
 
+crate::on_each_rabbitmq!(on_rabbitmq);
+
 /// One node for both: a start takes longer than the cases.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_rabbitmq() {
-    let rabbit = Rabbit::start().await;
+async fn on_rabbitmq(on: Release) {
+    let rabbit = Rabbit::without_feed(on).await;
     search(&rabbit).await;
     attach(&rabbit).await;
 }

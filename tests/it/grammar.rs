@@ -19,6 +19,7 @@ use crate::support::{
     app::{App, Start},
     eventually,
     rabbit::Rabbit,
+    release::Release,
 };
 
 const EMBEDDED: &str = r#"
@@ -346,9 +347,10 @@ fn headers(properties: &BasicProperties) -> Value {
     table.inner().iter().map(|(name, value)| (name.to_string(), text(value))).collect()
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn on_rabbitmq_attached_to_what_others_made() {
-    let rabbit = Rabbit::start().await;
+crate::on_each_rabbitmq!(on_rabbitmq_attached_to_what_others_made);
+
+async fn on_rabbitmq_attached_to_what_others_made(on: Release) {
+    let rabbit = Rabbit::without_feed(on).await;
     let (connection, channel) = theirs(&rabbit).await;
     let echoing = tokio::spawn(echo(connection.create_channel().await.unwrap()));
     let app = Start::up().table(ATTACHED).args(&["--bus", &rabbit.url()]).start().await;

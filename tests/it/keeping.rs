@@ -20,6 +20,7 @@ use crate::support::{
     history::{all, embedded, event, events, fill, open},
     mongodb::Mongodb,
     postgres::Postgres,
+    release::Release,
 };
 
 const MESSAGES: &str = "/api/v1/messages";
@@ -172,9 +173,10 @@ async fn several_workers_on_the_embedded_store() {
     several_workers(open(&embedded(folder.path())).await).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn several_workers_on_postgres() {
-    let server = Postgres::start();
+crate::on_each_postgres!(several_workers_on_postgres);
+
+async fn several_workers_on_postgres(on: Release) {
+    let server = Postgres::on(on);
     several_workers(open(&server.database()).await).await;
 }
 

@@ -21,6 +21,7 @@ use crate::{
         poster::{Answer, Poster, Probe, counts},
         proxy::{Mode, Proxy},
         rabbit::Rabbit,
+        release::Release,
     },
 };
 
@@ -39,9 +40,10 @@ fn at_once(answers: &[Answer]) {
     assert!(late.is_empty(), "{} were told late: {:?}", late.len(), late.first());
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn a_network_that_goes_silent_resets_and_cuts() {
-    let rabbit = Rabbit::start().await;
+crate::on_each_rabbitmq!(a_network_that_goes_silent_resets_and_cuts, one_node_and_what_happens_to_it);
+
+async fn a_network_that_goes_silent_resets_and_cuts(on: Release) {
+    let rabbit = Rabbit::on(on).await;
     let proxy = Proxy::start(rabbit.port).await;
     let bus = format!("amqp://guest:guest@127.0.0.1:{}/%2f", proxy.port);
     let table = std::fs::read_to_string(crate::support::root().join("routes.yaml")).unwrap();
@@ -137,9 +139,8 @@ async fn started(rabbit: &Rabbit) -> App {
     app
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn one_node_and_what_happens_to_it() {
-    let mut rabbit = Rabbit::start().await;
+async fn one_node_and_what_happens_to_it(on: Release) {
+    let mut rabbit = Rabbit::on(on).await;
     let bus: Shared = Amqp::connect(Options::at(&rabbit.url()).unwrap());
     // What others declare is there before the gateway comes.
     let others = topology([("own.passive".to_owned(), queue(QueueKind::Classic))]);

@@ -28,6 +28,7 @@ mod page;
 mod rabbitmq;
 mod reload;
 mod replaying;
+mod replica_set;
 mod store_contract;
 mod store_moving;
 mod stores;

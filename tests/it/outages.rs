@@ -27,6 +27,7 @@ use crate::{
         postgres::Postgres,
         proxy::{Mode, Proxy},
         rabbit::Rabbit,
+        release::Release,
     },
 };
 
@@ -90,8 +91,8 @@ struct House {
 }
 
 impl House {
-    async fn start(server: Server) -> Self {
-        let rabbit = Rabbit::start().await;
+    async fn start(on: Release, server: Server) -> Self {
+        let rabbit = Rabbit::without_feed(on).await;
         let gateway = Start::up().command(&["gateway", "--bus", &rabbit.url()]).start().await;
         let (url, port) = server.database();
         let (bus, link) = (Proxy::start(rabbit.port).await, Proxy::start(port).await);
@@ -310,9 +311,10 @@ async fn read_only(house: &House) {
     stop(worker).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_postgres() {
-    let mut house = House::start(Server::Postgres(Postgres::start())).await;
+crate::on_each_rabbitmq!(of_postgres, of_mongodb);
+
+async fn of_postgres(on: Release) {
+    let mut house = House::start(on, Server::Postgres(Postgres::on(on))).await;
     killed_between_commit_and_ack(&house).await;
     killed_in_a_loop(&house).await;
     away_and_back(&mut house).await;
@@ -320,9 +322,8 @@ async fn of_postgres() {
     what_can_never_be_stored(&house).await;
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn of_mongodb() {
-    let mut house = House::start(Server::Mongodb(Mongodb::own(&["--sync-on-commit"]))).await;
+async fn of_mongodb(on: Release) {
+    let mut house = House::start(on, Server::Mongodb(Mongodb::own(&[]))).await;
     killed_between_commit_and_ack(&house).await;
     killed_in_a_loop(&house).await;
     away_and_back(&mut house).await;

@@ -16,17 +16,13 @@ use serde_json::Value;
 
 use crate::{
     bus_contract as contract,
-    support::{
-        app::Start,
-        certificates::Certificates,
-        eventually, free_port,
-        rabbit::{Rabbit, Version},
-    },
+    support::{app::Start, certificates::Certificates, eventually, free_port, rabbit::Rabbit, release::Release},
 };
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_bus_contract_and_the_whole_path() {
-    let mut rabbit = Rabbit::start().await;
+crate::on_each_rabbitmq!(the_bus_contract_and_the_whole_path, the_link_by_tls);
+
+async fn the_bus_contract_and_the_whole_path(on: Release) {
+    let mut rabbit = Rabbit::on(on).await;
     let bus: contract::Shared = Amqp::connect(Options::at(&rabbit.url()).unwrap());
     eventually("the link to be up", || async { (bus.state().link == fpesa::bus::Link::Up).then_some(()) }).await;
     macro_rules! on_rabbitmq {
@@ -229,12 +225,11 @@ async fn a_broker_that_is_away_is_no_reason_to_end() {
 }
 
 /// TLS with an authority of one's own and a client certificate, the password from a file; nothing of either is told.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn the_link_by_tls() {
+async fn the_link_by_tls(on: Release) {
     let certificates = Certificates::make();
     let port = free_port();
     let rabbit = Rabbit::on_with(
-        Version::V3_10,
+        on,
         &format!(
             "listeners.ssl.default = 127.0.0.1:{port}\nssl_options.cacertfile = {}\nssl_options.certfile = {}\n\
          ssl_options.keyfile = {}\nssl_options.verify = verify_peer\nssl_options.fail_if_no_peer_cert = true",

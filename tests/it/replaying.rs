@@ -22,6 +22,7 @@ use crate::{
         eventually,
         history::{embedded, event, events, fill, open},
         rabbit::Rabbit,
+        release::Release,
     },
 };
 
@@ -51,9 +52,10 @@ async fn take(bus: &Shared, queue: &str, count: usize) -> Vec<Delivery> {
     taken
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn history_is_published_again() {
-    let rabbit = Rabbit::start().await;
+crate::on_each_rabbitmq!(history_is_published_again);
+
+async fn history_is_published_again(on: Release) {
+    let rabbit = Rabbit::without_feed(on).await;
     let url = rabbit.url();
     let folder = tempfile::tempdir().unwrap();
     let store = embedded(folder.path());

@@ -15,7 +15,7 @@ use fpesa_workers::{
 use proptest::prelude::*;
 use uuid::Uuid;
 
-use crate::support::{mongodb::Mongodb, postgres::Postgres};
+use crate::support::{mongodb::Mongodb, postgres::Postgres, release::Release};
 
 pub const START: i64 = 1_800_000_000_000_000;
 
@@ -423,10 +423,21 @@ fn the_embedded_store() {
     });
 }
 
-#[test]
-fn the_postgres_store() {
-    let server = Postgres::start();
-    contract(|runtime| four(runtime, &server.database()));
+crate::on_each_postgres!(
+    the_postgres_store,
+    postgres_newer_than_we_and_many_at_the_first_start,
+    postgres_keeps_a_mirror_where_it_is_exact,
+    postgres_away_and_back,
+    postgres_pages_use_the_index
+);
+
+async fn the_postgres_store(on: Release) {
+    // The contract has a runtime of its own.
+    let contract = move || {
+        let server = Postgres::on(on);
+        contract(|runtime| four(runtime, &server.database()));
+    };
+    tokio::task::spawn_blocking(contract).await.unwrap();
 }
 
 #[test]
@@ -467,9 +478,8 @@ async fn what_can_not_be_opened_says_why() {
     }
 }
 
-#[tokio::test]
-async fn postgres_newer_than_we_and_many_at_the_first_start() {
-    let server = Postgres::start();
+async fn postgres_newer_than_we_and_many_at_the_first_start(on: Release) {
+    let server = Postgres::on(on);
     let url = server.database();
     let opening = (0..8).map(|_| store::open(at(&url)));
     for opened in futures::future::join_all(opening).await {
@@ -484,9 +494,8 @@ async fn postgres_newer_than_we_and_many_at_the_first_start() {
 }
 
 /// What is exact is there for ad-hoc queries; what is not has no mirror.
-#[tokio::test]
-async fn postgres_keeps_a_mirror_where_it_is_exact() {
-    let server = Postgres::start();
+async fn postgres_keeps_a_mirror_where_it_is_exact(on: Release) {
+    let server = Postgres::on(on);
     let url = server.database();
     let store = store::open(at(&url)).await.unwrap();
     let data = ["{\"n\": 123456789012345678901234567890}", "\"\\u0000\"", "{\"a\":1,\"a\":2}", "1e400"];
@@ -497,9 +506,8 @@ async fn postgres_keeps_a_mirror_where_it_is_exact() {
     assert_eq!(found.trim(), "123456789012345678901234567890");
 }
 
-#[tokio::test]
-async fn postgres_away_and_back() {
-    let mut server = Postgres::start();
+async fn postgres_away_and_back(on: Release) {
+    let mut server = Postgres::on(on);
     let url = server.database();
     let store = store::open(at(&url)).await.unwrap();
     store.append(&[event(1, 0, "m/a", "1")]).await.unwrap();
@@ -516,9 +524,8 @@ async fn postgres_away_and_back() {
 }
 
 /// Every page is read along an index: no plan sorts or scans the table.
-#[tokio::test]
-async fn postgres_pages_use_the_index() {
-    let server = Postgres::start();
+async fn postgres_pages_use_the_index(on: Release) {
+    let server = Postgres::on(on);
     let url = server.database();
     let store = store::open(at(&url)).await.unwrap();
     for start in (0..20_000_i64).step_by(5_000) {

@@ -15,6 +15,7 @@ use crate::support::{
     history::{START, all, embedded, event, events, fill, open},
     mongodb::Mongodb,
     postgres::Postgres,
+    release::Release,
 };
 
 fn following(place: Cursor, limit: usize) -> PageQuery {
@@ -208,10 +209,15 @@ fn the_embedded_store() {
     });
 }
 
-#[test]
-fn the_postgres_store() {
-    let server = Postgres::start();
-    contract(|runtime| (Box::new(()), runtime.block_on(open(&server.database()))));
+crate::on_each_postgres!(the_postgres_store);
+
+async fn the_postgres_store(on: Release) {
+    // The contract has a runtime of its own.
+    let contract = move || {
+        let server = Postgres::on(on);
+        contract(|runtime| (Box::new(()), runtime.block_on(open(&server.database()))));
+    };
+    tokio::task::spawn_blocking(contract).await.unwrap();
 }
 
 #[test]

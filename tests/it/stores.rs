@@ -12,8 +12,14 @@ use uuid::Uuid;
 
 use crate::{
     store_contract::{at, embedded, event, ids, newest},
-    support::{eventually, mongodb::Mongodb, postgres::Postgres},
+    support::{eventually, mongodb::Mongodb, postgres::Postgres, release::Release},
 };
+
+crate::on_each_postgres!(
+    postgres_keeps_the_others_of_a_batch_with_one_that_it_refuses,
+    postgres_that_is_read_only_is_away_for_writing_and_there_for_reading,
+    postgres_reads_no_more_for_a_late_page_than_for_the_first
+);
 
 /// Twenty events, one of which is poison.
 fn with_poison(at: u128) -> Vec<Event> {
@@ -45,9 +51,8 @@ async fn embedded_keeps_the_others_of_a_batch_with_one_that_it_refuses() {
     assert_eq!(store.page(&newest(50)).await.unwrap().items.len(), 19);
 }
 
-#[tokio::test]
-async fn postgres_keeps_the_others_of_a_batch_with_one_that_it_refuses() {
-    let server = Postgres::start();
+async fn postgres_keeps_the_others_of_a_batch_with_one_that_it_refuses(on: Release) {
+    let server = Postgres::on(on);
     let url = server.database();
     let store = store::open(at(&url)).await.unwrap();
     Postgres::sql(
@@ -67,9 +72,8 @@ async fn postgres_keeps_the_others_of_a_batch_with_one_that_it_refuses() {
     assert_eq!(without.trim(), Uuid::from_u128(9).to_string());
 }
 
-#[tokio::test]
-async fn postgres_that_is_read_only_is_away_for_writing_and_there_for_reading() {
-    let server = Postgres::start();
+async fn postgres_that_is_read_only_is_away_for_writing_and_there_for_reading(on: Release) {
+    let server = Postgres::on(on);
     let url = server.database();
     let store = store::open(at(&url)).await.unwrap();
     store.append(&[event(1, 0, "m/a", "1")]).await.unwrap();
@@ -92,10 +96,9 @@ async fn postgres_that_is_read_only_is_away_for_writing_and_there_for_reading() 
 }
 
 /// As many entries of an index are read as a page has, wherever it is: what the server itself counts.
-#[tokio::test]
-async fn postgres_reads_no_more_for_a_late_page_than_for_the_first() {
+async fn postgres_reads_no_more_for_a_late_page_than_for_the_first(on: Release) {
     const EVENTS: i64 = 20_000;
-    let server = Postgres::start();
+    let server = Postgres::on(on);
     let url = server.database();
     let store = store::open(at(&url)).await.unwrap();
     for start in (0..EVENTS).step_by(5_000) {
@@ -217,7 +220,7 @@ async fn mongodb_keeps_the_others_of_a_batch_with_one_that_it_refuses() {
 /// A majority that does not have it in time: not success, and once it has, a duplicate.
 #[tokio::test]
 async fn mongodb_write_concern_errors_are_not_success() {
-    let server = Mongodb::own(&["--enable-test-commands"]);
+    let server = Mongodb::own(&["--setParameter", "enableTestCommands=1"]);
     let url = server.database();
     let store = store::open(at(&url)).await.unwrap();
     let admin = Mongodb::open(&url).await.client().database("admin");
@@ -235,7 +238,7 @@ async fn mongodb_write_concern_errors_are_not_success() {
 
 #[tokio::test]
 async fn mongodb_away_and_back() {
-    let mut server = Mongodb::own(&["--sync-on-commit"]);
+    let mut server = Mongodb::own(&[]);
     let url = server.database();
     let store = store::open(at(&url)).await.unwrap();
     store.append(&[event(1, 0, "m/a", "1")]).await.unwrap();
@@ -261,9 +264,12 @@ async fn mongodb_srv_without_its_name() {
 
 #[tokio::test]
 async fn mongodb_with_a_password_beside_the_url() {
-    let mut server = Mongodb::own(&["--sync-on-commit"]);
+    let mut server = Mongodb::own(&[]);
     let url = server.database();
-    let create = doc! { "createUser": "worker", "pwd": "s3cret@:/", "roles": [{ "role": "root", "db": "admin" }] };
+    let create = doc! {
+        "createUser": "worker", "pwd": "s3cret@:/", "roles": [{ "role": "root", "db": "admin" }],
+        "writeConcern": { "w": "majority", "j": true },
+    };
     Mongodb::open(&url).await.client().database("admin").run_command(create).await.unwrap();
     server.kill9();
     server.restart_with(&["--auth"]);

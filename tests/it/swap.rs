@@ -25,6 +25,7 @@ use crate::{
         postgres::Postgres,
         python::Script,
         rabbit::Rabbit,
+        release::Release,
     },
 };
 
@@ -37,9 +38,9 @@ struct House {
 }
 
 impl House {
-    async fn start() -> Self {
-        let postgres = Postgres::start();
-        let rabbit = Rabbit::start().await;
+    async fn start(on: Release) -> Self {
+        let postgres = Postgres::on(on);
+        let rabbit = Rabbit::without_feed(on).await;
         let gateway = Start::up().command(&["gateway", "--bus", &rabbit.url()]).start().await;
         eventually("readiness", || async { (gateway.get("/readyz").await.status() == 200).then_some(()) }).await;
         Self { rabbit, store: postgres.database(), gateway, _postgres: postgres }
@@ -159,10 +160,11 @@ async fn stop(mut worker: App) {
     assert!(status.success(), "{name}: {status}");
 }
 
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn ten_swaps_under_load_lose_nothing() {
+crate::on_each_rabbitmq!(ten_swaps_under_load_lose_nothing, rust_for_python_and_back);
+
+async fn ten_swaps_under_load_lose_nothing(on: Release) {
     const SWAPS: usize = 10;
-    let house = House::start().await;
+    let house = House::start(on).await;
     let (mut persist, mut history) = (house.work(&["persist"]).await, house.work(&["history"]).await);
     let bus = house.bus();
     eventually("an answer", || who_answers(&bus)).await;
@@ -200,9 +202,8 @@ async fn ten_swaps_under_load_lose_nothing() {
 }
 
 /// The same worker in Python, on the same queue and store: swapped in and out, and its answers are the same.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn rust_for_python_and_back() {
-    let house = House::start().await;
+async fn rust_for_python_and_back(on: Release) {
+    let house = House::start(on).await;
     let persist = house.work(&["persist"]).await;
     let mut rust = house.work(&["history"]).await;
     let bus = house.bus();

@@ -9,6 +9,8 @@ pub mod postgres;
 pub mod proxy;
 pub mod python;
 pub mod rabbit;
+pub mod release;
+pub mod template;
 
 use std::{
     future::Future,
@@ -20,11 +22,6 @@ use std::{
 /// The project's folder.
 pub fn root() -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR"))
-}
-
-/// Where scripts/servers unpacked a server of a version that the machine does not have.
-pub fn server_folder(name: &str) -> PathBuf {
-    root().join(".tools/servers").join(name)
 }
 
 /// Waits until `look` gives something, looking often; the test fails when it takes too long.

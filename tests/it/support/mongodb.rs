@@ -1,5 +1,5 @@
-//! A private server that speaks MongoDB's protocol: `SecantusDB`, as scripts/setup installs it, with data and port of its
-//! own. `FPESA_TEST_MONGODB_URL` names a real server instead, whose databases of the tests are dropped afterwards.
+//! A private MongoDB, alone or as a replica set, with data and ports of its own. `FPESA_TEST_MONGODB_URL` names another
+//! server instead for what does not kill it; the databases of the tests are dropped there afterwards.
 
 use std::{
     process::{Child, Command, Stdio},
@@ -10,9 +10,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-use mongodb::{Client, Database};
+use mongodb::{Client, Database, bson::doc, options::ClientOptions};
 
-use super::{free_port, root};
+use super::{eventually, free_port, release::unpacked};
 
 pub struct Mongodb {
     own: Option<Own>,
@@ -37,7 +37,7 @@ impl Mongodb {
         }
     }
 
-    /// One of our own in any case: what is killed, or needs its flags, such as `--sync-on-commit`.
+    /// One of our own in any case: what is killed, or needs its flags, such as `--auth`.
     pub fn own(args: &[&str]) -> Self {
         let (folder, port) = (tempfile::tempdir().unwrap(), free_port());
         let args: Vec<String> = args.iter().map(ToString::to_string).collect();
@@ -54,9 +54,9 @@ impl Mongodb {
         let deadline = Instant::now() + Duration::from_secs(60);
         while std::net::TcpStream::connect(("127.0.0.1", own.port)).is_err() {
             if let Some(status) = own.child.try_wait().unwrap() {
-                panic!("SecantusDB ended: {status}");
+                panic!("MongoDB ended: {status}");
             }
-            assert!(Instant::now() < deadline, "SecantusDB did not start");
+            assert!(Instant::now() < deadline, "MongoDB did not start");
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -80,6 +80,20 @@ impl Mongodb {
     /// The database of a URL, to look into it.
     pub async fn open(url: &str) -> Database {
         Client::with_uri_str(url).await.unwrap().default_database().unwrap()
+    }
+
+    /// The admin database of this server alone, whatever it is a member of.
+    async fn direct(&self) -> Database {
+        let url = format!("mongodb://127.0.0.1:{}/admin?directConnection=true", self.port());
+        let mut options = ClientOptions::parse(url).await.unwrap();
+        options.server_selection_timeout = Some(Duration::from_millis(500));
+        Client::with_options(options).unwrap().database("admin")
+    }
+
+    /// Whether the server is there, and says so of itself.
+    async fn is(&self, what: &str) -> bool {
+        let hello = self.direct().await.run_command(doc! { "hello": 1 }).await;
+        hello.is_ok_and(|hello| hello.get_bool(what).unwrap_or(false))
     }
 
     pub fn kill9(&mut self) {
@@ -123,12 +137,20 @@ impl Drop for Mongodb {
 }
 
 fn spawn(folder: &tempfile::TempDir, port: u16, args: &[String]) -> Child {
-    let server = root().join(".tools/venv/bin/secantusd-py");
-    assert!(server.exists(), "SecantusDB is missing: run scripts/setup");
+    let server = unpacked("mongodb-6.0").join("bin/mongod");
+    assert!(server.exists(), "mongod is missing: run scripts/setup");
+    let data = folder.path().join("data");
+    std::fs::create_dir_all(&data).unwrap();
     Command::new(server)
-        .args(["--host", "127.0.0.1", "--port", &port.to_string(), "--cache-size", "64M"])
-        .args(["--log-level", "ERROR", "--storage-path"])
-        .arg(folder.path().join("data"))
+        .args(["--bind_ip", "127.0.0.1", "--port", &port.to_string(), "--nounixsocket", "--quiet"])
+        .args([
+            "--wiredTigerCacheSizeGB",
+            "0.25",
+            "--setParameter",
+            "diagnosticDataCollectionEnabled=false",
+            "--dbpath",
+        ])
+        .arg(data)
         .args(args)
         .current_dir(folder.path())
         .stdin(Stdio::null())
@@ -136,4 +158,56 @@ fn spawn(folder: &tempfile::TempDir, port: u16, args: &[String]) -> Child {
         .stderr(Stdio::null())
         .spawn()
         .unwrap()
+}
+
+/// Three servers that are one database: one takes the writes, and when it dies another one does.
+pub struct ReplicaSet {
+    members: Vec<Mongodb>,
+}
+
+impl ReplicaSet {
+    pub async fn start() -> Self {
+        let members: Vec<Mongodb> = (0..3).map(|_| Mongodb::own(&["--replSet", "fpesa"])).collect();
+        let listed: Vec<_> = (0..)
+            .zip(&members)
+            .map(|(id, member)| doc! { "_id": id, "host": format!("127.0.0.1:{}", member.port()) })
+            .collect();
+        // An election takes as long as a dead primary is believed in: 10 s unless told otherwise.
+        let settings = doc! { "electionTimeoutMillis": 2_000, "heartbeatIntervalMillis": 500 };
+        let config = doc! { "_id": "fpesa", "members": listed, "settings": settings };
+        members[0].direct().await.run_command(doc! { "replSetInitiate": config }).await.unwrap();
+        let set = Self { members };
+        set.primary().await;
+        set
+    }
+
+    /// The URL of a database, with every member.
+    pub fn database(&self) -> String {
+        let hosts: Vec<String> = self.members.iter().map(|member| format!("127.0.0.1:{}", member.port())).collect();
+        format!("mongodb://{}/fpesa_test?replicaSet=fpesa", hosts.join(","))
+    }
+
+    /// The member that takes writes, as soon as there is one.
+    pub async fn primary(&self) -> usize {
+        eventually("a primary", || async {
+            for (index, member) in self.members.iter().enumerate() {
+                if member.is("isWritablePrimary").await {
+                    return Some(index);
+                }
+            }
+            None
+        })
+        .await
+    }
+
+    pub fn kill9(&mut self, member: usize) {
+        self.members[member].kill9();
+    }
+
+    /// Starts a member again, and waits until the others have it back.
+    pub async fn restart(&mut self, member: usize) {
+        let member = &mut self.members[member];
+        member.restart();
+        eventually("the member to follow", || async { member.is("secondary").await.then_some(()) }).await;
+    }
 }
