@@ -147,16 +147,11 @@ impl Bus for Amqp {
             (Link::Blocked, _) | (_, Link::Blocked) => Link::Blocked,
             (Link::Up, Link::Up) => Link::Up,
         };
-        BusState {
-            link,
-            missing: held(&self.shared.missing).clone(),
-            faults: {
-                let missing: Vec<String> = held(&self.shared.missing).iter().cloned().collect();
-                let missing = missing.iter().map(|name| Fault::queue(name, is_missing(name)));
-                held(&self.shared.faults).iter().cloned().chain(missing).collect()
-            },
-            late_replies: self.shared.late_replies.load(Ordering::Relaxed),
-        }
+        // Each lock is let go before the next: a guard in the middle of an expression is held until its end.
+        let missing = held(&self.shared.missing).clone();
+        let mut faults = held(&self.shared.faults).clone();
+        faults.extend(missing.iter().map(|name| Fault::queue(name, is_missing(name))));
+        BusState { link, missing, faults, late_replies: self.shared.late_replies.load(Ordering::Relaxed) }
     }
 
     fn refuses(&self, message: &Message) -> Option<String> {

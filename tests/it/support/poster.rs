@@ -4,7 +4,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -30,6 +30,8 @@ pub struct Answer {
 pub struct Poster {
     stop: Arc<AtomicBool>,
     kept: Arc<AtomicUsize>,
+    /// The longest that `/healthz` took meanwhile, in microseconds.
+    slowest: Arc<AtomicU64>,
     clients: Vec<JoinHandle<Vec<Answer>>>,
 }
 
@@ -60,7 +62,14 @@ impl Poster {
                 })
             })
             .collect();
-        Self { stop, kept, clients }
+        let slowest = Arc::new(AtomicU64::new(0));
+        tokio::spawn(pace(apps[0].client.clone(), apps[0].url("/healthz"), stop.clone(), slowest.clone()));
+        Self { stop, kept, slowest, clients }
+    }
+
+    /// How long a request took at most that waits for nothing: a measure of how busy the machine is.
+    pub fn pace(&self) -> Duration {
+        Duration::from_micros(self.slowest.load(Ordering::Relaxed))
     }
 
     /// How many got a 202 so far.
@@ -77,6 +86,15 @@ impl Poster {
         }
         answers.sort_by_key(|answer| answer.at);
         answers
+    }
+}
+
+async fn pace(client: reqwest::Client, url: String, stop: Arc<AtomicBool>, slowest: Arc<AtomicU64>) {
+    while !stop.load(Ordering::Relaxed) {
+        let start = Instant::now();
+        let _ = client.get(&url).send().await;
+        slowest.fetch_max(start.elapsed().as_micros().try_into().unwrap(), Ordering::Relaxed);
+        tokio::time::sleep(Duration::from_millis(5)).await;
     }
 }
 
