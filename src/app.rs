@@ -5,7 +5,7 @@ use std::{convert::Infallible, io::IsTerminal as _, net::SocketAddr, sync::Arc, 
 use anyhow::{Context as _, anyhow};
 use axum::http::{HeaderValue, Method, Request, header};
 use fpesa_workers::{store, topic::topic_of_key};
-use hyper::{body::Incoming, service::service_fn};
+use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 use tower::{Layer as _, ServiceExt as _};
@@ -14,9 +14,12 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, Expos
 use crate::{
     bus::{self, Bus},
     commands::{say, show},
+    descriptors,
     feed::Feed,
     files::Disk,
     http::{
+        connection::Connection,
+        connections::ConnectionLimits,
         gateway,
         metrics::Metrics,
         pulse, server,
@@ -50,6 +53,8 @@ pub struct Usage(pub String);
 /// Runs a process until it is told to stop.
 pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
     check_role(&role, &settings)?;
+    let mut settings = settings;
+    descriptors::fit(&mut settings.limits);
     let shutdown = signal::shutdown().context("signals can't be caught")?;
     let files = Disk::new(&settings.routes);
     let (Compiled { table, problems }, texts) = compile_noting(&files);
@@ -65,7 +70,7 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
     let listener = if listens { Some(listen(settings.listen).await?) } else { None };
     let metrics = Arc::new(Metrics::default());
     metrics.expect(&table);
-    let feed = settings.bus_is_embedded().then(Feed::new);
+    let feed = settings.bus_is_embedded().then(|| Feed::new(settings.limits.feed_sessions));
     if let Some(feed) = &feed {
         feed.set_topics(table.feed.clone());
     }
@@ -103,7 +108,8 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
     };
     match (&role, listener) {
         (Role::Work(_), listener) => {
-            let serving = listener.map(|listener| serve_vitals(listener, Arc::new(vitals), drain)).transpose()?;
+            let serving =
+                listener.map(|listener| serve_vitals(listener, Arc::new(vitals), &settings, drain)).transpose()?;
             if let Some(workers) = &workers {
                 work(workers, &shutdown).await?;
             }
@@ -253,17 +259,16 @@ async fn work(workers: &Workers, shutdown: &CancellationToken) -> anyhow::Result
 fn serve_vitals(
     listener: TcpListener,
     vitals: Arc<Vitals>,
+    settings: &Settings,
     drain: Duration,
 ) -> anyhow::Result<tokio::task::JoinHandle<()>> {
     /// Connections at a time: a few scrapers and probes.
     const CONNECTIONS: usize = 64;
     say(&format!("listening on http://{}", listener.local_addr()?))?;
     let shutdown = vitals.shutdown.clone();
-    let service = service_fn(move |request: Request<Incoming>| {
-        let vitals = vitals.clone();
-        async move { Ok::<_, Infallible>(vitals.handle(request).await) }
-    });
-    Ok(tokio::spawn(server::serve(listener, service, CONNECTIONS, shutdown, drain / 4)))
+    let handler = move |request: Request<Incoming>, _| vitals.clone().handle(request);
+    let limits = ConnectionLimits { connections: CONNECTIONS, per_address: None, ..connection_limits(settings) };
+    Ok(tokio::spawn(server::serve(listener, handler, limits, shutdown, drain / 4)))
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -295,35 +300,50 @@ pub async fn serve(
         });
     }
     tokio::spawn(pulse::beat(gateway.clone(), shutdown.clone()));
-    let connections = gateway.settings.limits.connections;
+    let limits = connection_limits(&gateway.settings);
     let origins = &gateway.settings.cors.origins;
     let (cors, same_origin) = (cors(origins), origins.is_empty());
     let handler = gateway.clone();
-    let cors = cors.layer(tower::service_fn(move |request: Request<Incoming>| {
+    let cors = cors.layer(tower::service_fn(move |request: Request<(Incoming, Arc<Connection>)>| {
         let gateway = handler.clone();
-        async move { Ok::<_, Infallible>(gateway.handle(request).await) }
+        let (parts, (body, connection)) = request.into_parts();
+        async move { Ok::<_, Infallible>(gateway.handle(Request::from_parts(parts, body), &connection).await) }
     }));
     let shared = Arc::new((gateway, cors));
     // A preflight is answered before the gateway sees it, and carries a request id like every answer. Where no other
     // origin is let in, nothing else has to tell a browser of origins.
-    let service = service_fn(move |request: Request<Incoming>| {
+    let handler = move |request: Request<Incoming>, connection: Arc<Connection>| {
         let shared = shared.clone();
         async move {
             let (gateway, cors) = &*shared;
             let id = (request.method() == Method::OPTIONS).then(|| gateway::request_id(request.headers()));
             if id.is_none() && same_origin {
-                return Ok::<_, Infallible>(gateway.handle(request).await);
+                return gateway.handle(request, &connection).await;
             }
             // In a box: few requests come here, and the room for one of them is every connection's.
-            let mut response = Box::pin(cors.clone().oneshot(request)).await?;
+            let request = request.map(|body| (body, connection));
+            let mut response = match Box::pin(cors.clone().oneshot(request)).await {
+                Ok(response) => response,
+                Err(never) => match never {},
+            };
             if let Some(id) = id.and_then(|id| HeaderValue::from_str(&id).ok()) {
                 response.headers_mut().insert(gateway::REQUEST_ID, id);
             }
-            Ok(response)
+            response
         }
-    });
-    server::serve(listener, service, connections, shutdown, drain / 2).await;
+    };
+    server::serve(listener, handler, limits, shutdown, drain / 2).await;
     Ok(())
+}
+
+fn connection_limits(settings: &Settings) -> ConnectionLimits {
+    ConnectionLimits {
+        connections: settings.limits.connections,
+        per_address: settings.limits.per_address,
+        trusted: settings.proxies.trusted.clone(),
+        write_timeout: settings.limits.write_timeout,
+        min_body_rate: settings.limits.min_body_rate,
+    }
 }
 
 fn cors(origins: &[String]) -> CorsLayer {

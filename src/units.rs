@@ -57,6 +57,12 @@ pub fn size(text: &str) -> Result<u64, String> {
     }
 }
 
+/// A rate in bytes a second, such as `1KiB/s`: at least one byte, at most 1 GiB a second. The error is a sentence.
+pub fn rate(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is not a rate (write it as in 1KiB/s)");
+    size(text.strip_suffix("/s").ok_or_else(wrong)?.trim_end()).map_err(|_| wrong())
+}
+
 /// A regular expression (ECMA-262) of what [`duration`] takes.
 pub fn duration_pattern() -> String {
     pattern(&TIMES, LONGEST)

@@ -5,7 +5,7 @@ use std::{
     collections::{BTreeMap, HashMap},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicBool, AtomicU64, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
 };
 
@@ -30,9 +30,22 @@ const BACKLOG: usize = 16_384;
 #[derive(Debug)]
 pub struct Feed {
     sessions: Mutex<Sessions>,
+    /// Places that are taken, each by a WebSocket that is or becomes a session.
+    places: AtomicUsize,
+    max_sessions: usize,
     backlog: mpsc::Sender<(Arc<str>, Bytes)>,
     overrun: AtomicBool,
     dropped: AtomicU64,
+}
+
+/// The place of one session; dropping it gives the place back.
+#[derive(Debug)]
+pub struct SessionPlace(Arc<Feed>);
+
+impl Drop for SessionPlace {
+    fn drop(&mut self) {
+        self.0.places.fetch_sub(1, Ordering::Relaxed);
+    }
 }
 
 #[derive(Debug, Default)]
@@ -47,12 +60,14 @@ struct Sessions {
 }
 
 impl Feed {
-    /// A feed that lets nothing be subscribed yet. Needs a runtime: the fan-out is a task of its own, which ends with
+    /// A feed of so many sessions at most, that lets nothing be subscribed yet. Needs a runtime: the fan-out is a task of its own, which ends with
     /// the feed.
-    pub fn new() -> Arc<Self> {
+    pub fn new(max_sessions: usize) -> Arc<Self> {
         let (backlog, mut received) = mpsc::channel::<(Arc<str>, Bytes)>(BACKLOG);
         let feed = Arc::new(Self {
             sessions: Mutex::default(),
+            places: AtomicUsize::new(0),
+            max_sessions,
             backlog,
             overrun: AtomicBool::new(false),
             dropped: AtomicU64::new(0),
@@ -65,6 +80,13 @@ impl Feed {
             }
         });
         feed
+    }
+
+    /// A place for one more session; `None` when all are taken.
+    pub fn take_place(self: &Arc<Self>) -> Option<SessionPlace> {
+        let more = |taken: usize| (taken < self.max_sessions).then_some(taken + 1);
+        self.places.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).ok()?;
+        Some(SessionPlace(self.clone()))
     }
 
     /// Hands a message to every session that subscribed to its topic; never waits.

@@ -9,7 +9,7 @@ use tokio::time::{Instant, sleep_until, timeout};
 use uuid::Uuid;
 
 use super::{
-    Feed,
+    Feed, SessionPlace,
     outbox::Outbox,
     wire::{Bye, Connect, Grant, In, MAX_IN, Qos, Welcome, Wire},
 };
@@ -35,10 +35,11 @@ pub enum Frame {
 }
 
 /// Runs one session until it ends, for whatever reason.
-pub async fn serve<I>(feed: Arc<Feed>, mut io: I)
+pub async fn serve<I>(place: SessionPlace, mut io: I)
 where
     I: Stream<Item = Frame> + Sink<Bytes> + Unpin,
 {
+    let feed = place.0.clone();
     let mut wire = Wire::New;
     let mut bytes = BytesMut::new();
     let first = timeout(CONNECT_WITHIN, next_packet(&mut io, &mut wire, &mut bytes)).await;

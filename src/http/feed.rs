@@ -14,16 +14,18 @@ use axum::{
 use bytes::Bytes;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _, future};
 
-use super::{problem::Problem, state::Gateway};
+use super::{connection::Connection, problem::Problem, state::Gateway};
 use crate::feed::{self, Frame};
 
-/// Largest frame and message that a client may send, in bytes.
-const MAX_FRAME: usize = 64 * 1024;
+/// Largest frame and message that a client may send.
+const MAX_FRAME_BYTES: usize = 64 * 1024;
+/// What is read at a time: clients send little, and every session has such a buffer.
+const READ_BUFFER_BYTES: usize = 2 * 1024;
 /// What MQTT calls itself in a handshake (MQTT 5, section 6; the second is that of 3.1).
 const PROTOCOLS: [&str; 2] = ["mqtt", "mqttv3.1"];
 
 /// Opens a session of the embedded feed.
-pub async fn upgrade(gateway: &Gateway, parts: &mut Parts) -> Result<Response<Body>, Problem> {
+pub async fn upgrade(gateway: &Gateway, parts: &mut Parts, connection: &Connection) -> Result<Response<Body>, Problem> {
     let Some(feed) = gateway.vitals.feed.clone() else { return Err(Problem::not_found()) };
     let Ok(upgrade) = WebSocketUpgrade::from_request_parts(parts, &()).await else {
         return Err(Problem::not_a_websocket());
@@ -35,8 +37,17 @@ pub async fn upgrade(gateway: &Gateway, parts: &mut Parts) -> Result<Response<Bo
     if !offered.flat_map(|value| value.split(',')).any(|protocol| PROTOCOLS.contains(&protocol.trim())) {
         return Err(Problem::wrong_subprotocol());
     }
-    let upgrade = upgrade.protocols(PROTOCOLS).max_frame_size(MAX_FRAME).max_message_size(MAX_FRAME);
-    Ok(upgrade.on_upgrade(move |socket| feed::serve(feed, frames(socket))).into_response())
+    let place = feed.take_place().ok_or_else(Problem::too_many_sessions)?;
+    if !connection.upgrade() {
+        return Err(Problem::too_many_sessions());
+    }
+    let upgrade = upgrade
+        .protocols(PROTOCOLS)
+        .max_frame_size(MAX_FRAME_BYTES)
+        .max_message_size(MAX_FRAME_BYTES)
+        .read_buffer_size(READ_BUFFER_BYTES)
+        .write_buffer_size(0);
+    Ok(upgrade.on_upgrade(move |socket| feed::serve(place, frames(socket))).into_response())
 }
 
 type Frames = Pin<Box<dyn Both + Send>>;

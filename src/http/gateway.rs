@@ -2,11 +2,8 @@
 
 use std::{
     borrow::Cow,
-    future::poll_fn,
     panic::AssertUnwindSafe,
-    pin::pin,
     sync::Arc,
-    task::Poll,
     time::{Duration, Instant},
 };
 
@@ -15,12 +12,12 @@ use axum::{
     http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header},
 };
 use futures::FutureExt as _;
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
 use hyper::body::{Body as _, Incoming};
-use tokio::time::error::Elapsed;
 use uuid::Uuid;
 
 use super::{
+    body::{self, BodyError, Pace},
+    connection::Connection,
     intake::{self, BodyCheck, Prefer, Target, accepts, text},
     metrics::CallOutcome,
     problem::Problem,
@@ -39,12 +36,12 @@ use crate::{
 
 impl Gateway {
     /// Answers one request; never fails.
-    pub async fn handle(&self, request: Request<Incoming>) -> Response<Body> {
+    pub async fn handle(&self, request: Request<Incoming>, connection: &Connection) -> Response<Body> {
         let start = Instant::now();
         let request_id = request_id(request.headers());
         // What it is counted under.
         let mut found = None;
-        let answer = AssertUnwindSafe(self.answer(request, &request_id, &mut found)).catch_unwind().await;
+        let answer = AssertUnwindSafe(self.answer(request, connection, &request_id, &mut found)).catch_unwind().await;
         let mut response = match answer {
             Ok(Ok(response)) => response,
             Ok(Err(problem)) => problem.into_response(&request_id),
@@ -67,6 +64,7 @@ impl Gateway {
     async fn answer(
         &self,
         request: Request<Incoming>,
+        connection: &Connection,
         request_id: &str,
         found: &mut Option<Arc<Route>>,
     ) -> Result<Response<Body>, Problem> {
@@ -78,7 +76,7 @@ impl Gateway {
             intake::limits(&parts.headers, &parts.uri)?;
             if let Some(taken) = system::own(&parts.method, parts.uri.path()) {
                 taken?;
-                return system::answer(self, &mut parts).await;
+                return system::answer(self, &mut parts, connection).await;
             }
             let (route, values) = match intake::find(&in_force.table, &parts.method, parts.uri.path(), &parts.headers)?
             {
@@ -86,11 +84,11 @@ impl Gateway {
                 Target::Page(file) => return Ok(file),
             };
             *found = Some(route.clone());
+            intake::acceptable(route, &parts.headers)?;
+            let body = self.read_body(route, &parts.headers, body, connection).await?;
+            // Not before: those that send slowly would keep the places from those that are ready.
             _place = self.places.try_acquire().map_err(|_| Problem::overloaded())?;
             _under_way = self.vitals.metrics.under_way();
-
-            intake::acceptable(route, &parts.headers)?;
-            let body = self.read_body(route, &parts.headers, body).await?;
             let headers = intake::texts(route, &parts.headers)?;
             let request = intake::request(&parts.uri, &values, &headers, body);
             let prefer = Prefer::of(&parts.headers);
@@ -184,74 +182,50 @@ impl Gateway {
     }
 
     /// The whole body, within the route's size and the time for all of it.
-    async fn read_body(&self, route: &Route, headers: &HeaderMap, mut body: Incoming) -> Result<Bytes, Problem> {
+    async fn read_body(
+        &self,
+        route: &Route,
+        headers: &HeaderMap,
+        mut body: Incoming,
+        connection: &Connection,
+    ) -> Result<Bytes, Problem> {
         if body.is_end_stream() {
             return Ok(Bytes::new());
         }
         let check = BodyCheck::new(route, headers);
         let announced = body.size_hint().exact();
         if let Err(problem) = check.announced(announced) {
-            drain(&mut body).await;
+            body::drain(&mut body).await;
             return Err(problem);
         }
         let limit = check.limit();
-        let within = self.settings.limits.body_timeout;
-        let read = async {
-            if announced.is_some_and(|size| size > limit) {
-                return Ok(None);
+        let read = if announced.is_some_and(|size| size > limit) {
+            Err(BodyError::TooLarge)
+        } else {
+            body::read(&mut body, limit, self.pace(), connection).await
+        };
+        let bytes = match read {
+            Ok(bytes) => Some(bytes),
+            Err(BodyError::TooLarge) => {
+                body::drain(&mut body).await;
+                None
             }
-            let limited = Limited::new(&mut body, usize::try_from(limit).unwrap_or(usize::MAX));
-            match limited.collect().await {
-                Ok(whole) => Ok(Some(whole.to_bytes())),
-                Err(error) if error.is::<LengthLimitError>() => Ok(None),
-                Err(_) => Err(Problem::body_incomplete()),
+            Err(BodyError::Incomplete) => return Err(Problem::body_incomplete()),
+            Err(error @ (BodyError::Timeout | BodyError::TooSlow)) => {
+                let limits = &self.settings.limits;
+                let limit_ms = u64::try_from(limits.body_timeout.as_millis()).unwrap_or(u64::MAX);
+                return Err(match (error, limits.min_body_rate) {
+                    (BodyError::TooSlow, Some(rate)) => Problem::body_too_slow(rate, limit_ms),
+                    _ => Problem::body_timeout(limit_ms),
+                });
             }
         };
-        let bytes = match timeout_if_waited_for(within, read).await {
-            Err(_) => return Err(Problem::body_timeout(u64::try_from(within.as_millis()).unwrap_or(u64::MAX))),
-            Ok(read) => read?,
-        };
-        if bytes.is_none() {
-            drain(&mut body).await;
-        }
         check.read(bytes)
     }
-}
 
-/// A time limit without a timer for what is ready at the second poll, which follows the first at once. A body that came
-/// with its head is: hyper reads it no sooner than it is asked for.
-async fn timeout_if_waited_for<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
-    let mut future = pin!(future);
-    let mut looked = false;
-    let soon = poll_fn(|context| match future.as_mut().poll(context) {
-        Poll::Ready(output) => Poll::Ready(Some(output)),
-        Poll::Pending if looked => Poll::Ready(None),
-        Poll::Pending => {
-            looked = true;
-            context.waker().wake_by_ref();
-            Poll::Pending
-        }
-    });
-    match soon.await {
-        Some(output) => Ok(output),
-        None => tokio::time::timeout(limit, future).await,
+    fn pace(&self) -> Pace {
+        Pace { timeout: self.settings.limits.body_timeout, min_rate: self.settings.limits.min_body_rate }
     }
-}
-
-/// Reads on for a moment what nobody wants: a client that still sends when the connection closes would lose the answer.
-async fn drain(body: &mut Incoming) {
-    const MOST: usize = 16 * 1024 * 1024;
-    const WITHIN: Duration = Duration::from_secs(1);
-    let mut left = MOST;
-    let reading = async {
-        while let Some(Ok(frame)) = body.frame().await {
-            left = left.saturating_sub(frame.data_ref().map_or(0, Bytes::len));
-            if left == 0 {
-                break;
-            }
-        }
-    };
-    let _ = tokio::time::timeout(WITHIN, reading).await;
 }
 
 /// Carries the request's id, both ways.

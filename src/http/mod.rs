@@ -2,6 +2,10 @@
 //! [`problem`] alone.
 
 pub mod assets;
+mod body;
+pub mod connection;
+mod connection_io;
+pub mod connections;
 mod degraded;
 pub mod documents;
 pub mod explain;

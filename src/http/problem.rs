@@ -131,6 +131,12 @@ impl Problem {
             .header(header::CONNECTION, HeaderValue::from_static("close"))
     }
 
+    /// The body came too slowly to be waited for until the end of its time.
+    pub fn body_too_slow(min_rate: u64, limit_ms: u64) -> Self {
+        let detail = format!("The body came more slowly than {min_rate} bytes a second.");
+        Self { detail, ..Self::body_timeout(limit_ms) }
+    }
+
     /// The body broke off.
     pub fn body_incomplete() -> Self {
         Self::malformed(&Malformed { line: 1, column: 0, detail: "the body broke off".into() })
@@ -158,6 +164,18 @@ impl Problem {
             "overloaded",
             "Overloaded",
             "Too many requests are under way here; nothing was sent.",
+        )
+        .with("outcome", "not-sent")
+        .retry_later()
+    }
+
+    /// As many WebSockets are open as may be.
+    pub fn too_many_sessions() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "overloaded",
+            "Overloaded",
+            "Too many sessions of the live feed are open here.",
         )
         .with("outcome", "not-sent")
         .retry_later()

@@ -1,89 +1,232 @@
 //! Serving connections: a bound listener, a handler, and a token that ends it all within its time.
 
-use std::{convert::Infallible, io, sync::Arc, time::Duration};
+use std::{
+    convert::Infallible,
+    future::poll_fn,
+    io,
+    pin::Pin,
+    sync::Arc,
+    task::Poll,
+    time::{Duration, Instant},
+};
 
 use axum::{
     body::Body,
     http::{Request, Response},
 };
-use hyper::{body::Incoming, server::conn::http1, service::Service};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::{net::TcpListener, sync::Semaphore, task::JoinSet};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
+use tokio::{
+    net::{TcpListener, TcpStream},
+    task::JoinSet,
+    time::{MissedTickBehavior, interval},
+};
 use tokio_util::sync::CancellationToken;
 
-/// How long a client may take over the head of a request; an idle connection is closed after it too.
-const HEAD_TIMEOUT: Duration = Duration::from_secs(30);
+use super::{
+    connection::{self, Connection},
+    connection_io::ConnectionIo,
+    connections::{Admission, ConnectionLimits, Connections, Place},
+};
 
-/// Serves until `shutdown` is cancelled; what is under way then has `drain` to finish. At most `connections` at a time:
-/// further ones wait in the listener's backlog.
-pub async fn serve<S>(
+/// How often silent connections are looked for.
+const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
+/// How long a new connection waits before it is looked again whether another one has become idle.
+const FULL_RETRY: Duration = Duration::from_millis(50);
+/// Pause after a connection could not be accepted, such as for want of file descriptors.
+const ACCEPT_RETRY: Duration = Duration::from_millis(100);
+/// How long WebSockets may take to say goodbye when everything else has finished.
+const UPGRADED_DRAIN: Duration = Duration::from_secs(1);
+/// Most bytes that are read of a head before it is refused; heads that the gateway takes are smaller. Without it every
+/// connection could hold 400 KiB.
+const MAX_READ_BUFFER: usize = 96 * 1024;
+/// Bytes of an answer that may be with the operating system and not yet on the wire. It is what makes a slow reader's
+/// progress visible, and bounds what it costs there.
+const MAX_UNSENT_BYTES: u32 = 128 * 1024;
+/// A client that vanished without a word is found out after about a minute and a half.
+const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
+const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// One line in so long about the same trouble.
+const LOG_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Serves until `shutdown` is cancelled; what is under way then has `drain` to finish.
+pub async fn serve<H, F>(
     listener: TcpListener,
-    service: S,
-    connections: usize,
+    handler: H,
+    limits: ConnectionLimits,
     shutdown: CancellationToken,
     drain: Duration,
 ) where
-    S: Service<Request<Incoming>, Response = Response<Body>, Error = Infallible> + Clone + Send + 'static,
-    S::Future: Send,
+    H: Fn(Request<Incoming>, Arc<Connection>) -> F + Clone + Send + 'static,
+    F: Future<Output = Response<Body>> + Send + 'static,
 {
-    let places = Arc::new(Semaphore::new(connections));
+    set_options(&listener);
+    let connections = Connections::new(limits);
     let mut tasks = JoinSet::new();
+    let mut sweep = interval(SWEEP_INTERVAL);
+    sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let (mut not_accepted, mut refused, mut shed) = (Damper::default(), Damper::default(), Damper::default());
     loop {
         // Finished connections are forgotten as we go.
         while tasks.try_join_next().is_some() {}
-        let place = tokio::select! {
+        let (stream, peer) = tokio::select! {
             () = shutdown.cancelled() => break,
-            place = places.clone().acquire_owned() => place,
-        };
-        let stream = tokio::select! {
-            () = shutdown.cancelled() => break,
+            _ = sweep.tick() => {
+                let closed = connections.close_expired();
+                if closed > 0 && let Some(more) = shed.pass(closed) {
+                    tracing::warn!(closed = more, "a connection limit is reached: the oldest idle connections are closed for new ones");
+                }
+                continue;
+            }
             accepted = listener.accept() => match accepted {
-                Ok((stream, _)) => stream,
+                Ok(accepted) => accepted,
+                // A connection that failed before it was ours is no matter.
+                Err(error) if is_the_clients(&error) => continue,
                 Err(error) => {
-                    refused(&error).await;
+                    if let Some(times) = not_accepted.pass(1) {
+                        tracing::error!(%error, times, "connections can't be accepted");
+                    }
+                    connections.shed_oldest();
+                    tokio::time::sleep(ACCEPT_RETRY).await;
                     continue;
                 }
             },
         };
-        let (service, shutdown) = (service.clone(), shutdown.clone());
-        tasks.spawn(async move {
-            let _place = place;
-            // Answers are small: waiting to fill a packet costs more than it saves.
-            let _ = stream.set_nodelay(true);
-            let connection = http1::Builder::new()
-                .timer(TokioTimer::new())
-                .header_read_timeout(HEAD_TIMEOUT)
-                .serve_connection(TokioIo::new(stream), service)
-                .with_upgrades();
-            tokio::pin!(connection);
-            let ended = tokio::select! {
-                biased;
-                ended = connection.as_mut() => ended,
-                () = shutdown.cancelled() => {
-                    connection.as_mut().graceful_shutdown();
-                    connection.await
-                }
-            };
-            if let Err(error) = ended {
-                tracing::debug!(%error, "a connection ended early");
+        let place = tokio::select! {
+            () = shutdown.cancelled() => break,
+            place = place(&connections, peer.ip()) => place,
+        };
+        let Some(place) = place else {
+            if let Some(times) = refused.pass(1) {
+                tracing::warn!(address = %peer.ip(), times, "an address has more connections than limits.per_address: refused");
             }
-        });
+            continue;
+        };
+        tasks.spawn(serve_connection(stream, place, handler.clone(), connections.clone()));
     }
     drop(listener);
-    let drained = tokio::time::timeout(drain, async { while tasks.join_next().await.is_some() {} }).await;
-    if drained.is_err() {
-        tracing::warn!(connections = tasks.len(), "the time to finish is over: closing what is still open");
+    connections.drain();
+    let finished = async { while tasks.join_next().await.is_some() {} };
+    if tokio::time::timeout(drain, finished).await.is_err() {
+        tracing::warn!(connections = tasks.len(), "drain timeout reached: closing the remaining connections");
+    }
+    let _ = tokio::time::timeout(UPGRADED_DRAIN.min(drain), connections.all_closed()).await;
+}
+
+/// Options that every accepted socket inherits. None of them is worth a failure.
+fn set_options(listener: &TcpListener) {
+    let socket = SockRef::from(listener);
+    let _ = socket.set_tcp_notsent_lowat(MAX_UNSENT_BYTES);
+    let keepalive = TcpKeepalive::new().with_time(KEEPALIVE_AFTER).with_interval(KEEPALIVE_INTERVAL).with_retries(3);
+    let _ = socket.set_tcp_keepalive(&keepalive);
+}
+
+/// A place for a new connection; `None` when its address has too many.
+async fn place(connections: &Arc<Connections>, address: std::net::IpAddr) -> Option<Place> {
+    loop {
+        match connections.admit(Some(address)) {
+            Admission::Admitted(place) => return Some(place),
+            Admission::AddressIsFull => return None,
+            Admission::Full => {
+                let _ = tokio::time::timeout(FULL_RETRY, connections.freed()).await;
+            }
+        }
     }
 }
 
-/// A connection that failed before it was ours is no matter; running out of file descriptors needs a breath.
-async fn refused(error: &io::Error) {
-    let theirs = matches!(
+/// One connection, until it is closed or becomes a WebSocket.
+async fn serve_connection<H, F>(stream: TcpStream, place: Place, handler: H, connections: Arc<Connections>)
+where
+    H: Fn(Request<Incoming>, Arc<Connection>) -> F + Send + 'static,
+    F: Future<Output = Response<Body>> + Send,
+{
+    // Answers are small: waiting to fill a packet costs more than it saves.
+    let _ = stream.set_nodelay(true);
+    let limits = connections.limits();
+    let io = ConnectionIo::new(stream, place, limits.write_timeout, limits.min_body_rate);
+    // A silent connection has no buffers.
+    tokio::select! {
+        readable = io.readable() => if readable.is_err() { return },
+        _ = asked(io.connection()) => return,
+    }
+    // In a box: the room for a request's handler is not every silent connection's.
+    Box::pin(http(io, handler)).await;
+}
+
+async fn asked(connection: &Connection) -> connection::Request {
+    poll_fn(|context| connection.poll_request(context)).await
+}
+
+async fn http<H, F>(io: ConnectionIo, handler: H)
+where
+    H: Fn(Request<Incoming>, Arc<Connection>) -> F + Send + 'static,
+    F: Future<Output = Response<Body>> + Send,
+{
+    let state = io.connection().clone();
+    let noted = &state;
+    let service = service_fn(move |request| {
+        noted.request_begins();
+        let (state, answer) = (noted, handler(request, noted.clone()));
+        async move {
+            let response = answer.await;
+            state.request_ends();
+            Ok::<_, Infallible>(response)
+        }
+    });
+    let mut served = std::pin::pin!(
+        http1::Builder::new()
+            // Time limits are the sweep's: a timer for each request would cost more.
+            .header_read_timeout(None)
+            .max_buf_size(MAX_READ_BUFFER)
+            .serve_connection(TokioIo::new(io), service)
+            .with_upgrades()
+    );
+    let mut draining = false;
+    let ended = poll_fn(|context| {
+        loop {
+            if let Poll::Ready(ended) = served.as_mut().poll(context) {
+                return Poll::Ready(Some(ended));
+            }
+            if draining {
+                return Poll::Pending;
+            }
+            match state.poll_request(context) {
+                Poll::Ready(connection::Request::Close) => return Poll::Ready(None),
+                Poll::Ready(connection::Request::Drain) => {
+                    draining = true;
+                    Pin::as_mut(&mut served).graceful_shutdown();
+                }
+                Poll::Pending => return Poll::Pending,
+            }
+        }
+    });
+    if let Some(Err(error)) = ended.await {
+        tracing::debug!(%error, "a connection ended early");
+    }
+}
+
+fn is_the_clients(error: &io::Error) -> bool {
+    matches!(
         error.kind(),
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
-    );
-    if !theirs {
-        tracing::error!(%error, "connections can't be accepted");
-        tokio::time::sleep(Duration::from_millis(100)).await;
+    )
+}
+
+/// Lets one line through in a while, with how often it would have been said.
+#[derive(Debug, Default)]
+struct Damper {
+    last: Option<Instant>,
+    held: u64,
+}
+
+impl Damper {
+    fn pass(&mut self, times: u64) -> Option<u64> {
+        self.held += times;
+        if self.last.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
+            return None;
+        }
+        self.last = Some(Instant::now());
+        Some(std::mem::take(&mut self.held))
     }
 }

@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::{
     assets,
+    connection::Connection,
     documents::{self, Which},
     feed,
     problem::Problem,
@@ -29,7 +30,7 @@ pub fn own(method: &Method, path: &str) -> Option<Result<(), Problem>> {
 }
 
 /// The answer to a request that [`own`] takes.
-pub async fn answer(gateway: &Gateway, parts: &mut Parts) -> Result<Response<Body>, Problem> {
+pub async fn answer(gateway: &Gateway, parts: &mut Parts, connection: &Connection) -> Result<Response<Body>, Problem> {
     let path = trimmed(parts.uri.path()).to_owned();
     match path.as_str() {
         "/healthz" => Ok(healthy()),
@@ -42,7 +43,7 @@ pub async fn answer(gateway: &Gateway, parts: &mut Parts) -> Result<Response<Bod
         "/feed.json" => Ok(json_answer(StatusCode::OK, &feed_document(gateway))),
         "/table.json" => Ok(json_answer(StatusCode::OK, &table::document(&gateway.vitals))),
         "/pulse.json" => Ok(json_answer(StatusCode::OK, &gateway.pulse.document())),
-        _ => feed::upgrade(gateway, parts).await,
+        _ => feed::upgrade(gateway, parts, connection).await,
     }
 }
 

@@ -17,7 +17,7 @@ use crate::route::{
 pub(super) const FILE: &str = "fpesa.yaml";
 
 /// Each key with its default; `None` has none. The order is that of `fpesa config`.
-pub(super) const KEYS: [(&str, Option<&str>); 22] = [
+pub(super) const KEYS: [(&str, Option<&str>); 27] = [
     ("routes", Some("routes.yaml")),
     ("listen", Some("127.0.0.1:8080")),
     ("bus", Some("embedded:")),
@@ -27,7 +27,12 @@ pub(super) const KEYS: [(&str, Option<&str>); 22] = [
     ("limits.max_in_flight", Some("4096")),
     ("limits.max_calls", Some("1024")),
     ("limits.body_timeout", Some("10s")),
+    ("limits.min_body_rate", Some("1KiB/s")),
+    ("limits.write_timeout", Some("30s")),
     ("limits.connections", Some("10000")),
+    ("limits.per_address", Some("256")),
+    ("limits.feed_sessions", Some("10000")),
+    ("proxies.trusted", Some("[127.0.0.0/8, ::1/128]")),
     ("cors.origins", Some("[]")),
     ("feed.url", None),
     ("feed.username", Some("browser")),
@@ -45,8 +50,18 @@ pub(super) const KEYS: [(&str, Option<&str>); 22] = [
 /// Keys whose value a `…_file` key can read from a file.
 const FROM_FILE: [&str; 6] = ["bus", "store", "bus_password", "store_password", "feed.username", "feed.password"];
 /// Keys that are lists or numbers: the rest is text, whatever it looks like.
-const NOT_TEXT: [&str; 5] =
-    ["limits.max_in_flight", "limits.max_calls", "limits.connections", "keep.count", "cors.origins"];
+const NOT_TEXT: [&str; 8] = [
+    "limits.max_in_flight",
+    "limits.max_calls",
+    "limits.connections",
+    "limits.per_address",
+    "limits.feed_sessions",
+    "keep.count",
+    "cors.origins",
+    "proxies.trusted",
+];
+/// Keys that are lists.
+const LISTS: [&str; 2] = ["cors.origins", "proxies.trusted"];
 
 /// A nested dictionary, filled by dotted keys.
 #[derive(Default)]
@@ -97,7 +112,7 @@ fn typed(key: &str, text: &str) -> Value {
     if !NOT_TEXT.contains(&key) {
         return Value::from(text);
     }
-    if key == "cors.origins" {
+    if LISTS.contains(&key) {
         let text = text.trim().trim_start_matches('[').trim_end_matches(']');
         let items: Vec<String> = text
             .split(',')

@@ -2,13 +2,14 @@
 //! wherever they are shown.
 
 use std::{
-    net::SocketAddr,
+    net::{IpAddr, SocketAddr},
     path::{Path, PathBuf},
     time::Duration,
 };
 
 use figment::{Figment, value::Value};
 use fpesa_workers::{retention, store};
+use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::units;
@@ -38,6 +39,8 @@ pub struct Settings {
     pub log: String,
     /// What bounds a gateway.
     pub limits: Limits,
+    /// What stands in front of a gateway.
+    pub proxies: Proxies,
     /// Cross-origin requests.
     pub cors: Cors,
     /// What browsers are told of the feed.
@@ -69,8 +72,28 @@ pub struct Limits {
     /// How long a request's body may take in all.
     #[serde(deserialize_with = "duration")]
     pub body_timeout: Duration,
-    /// Connections at the same time.
+    /// Bytes a second that a body must make, in either direction; `None` with `off`.
+    #[serde(deserialize_with = "rate")]
+    pub min_body_rate: Option<u64>,
+    /// How long the client may take none of an answer.
+    #[serde(deserialize_with = "duration")]
+    pub write_timeout: Duration,
+    /// Connections at the same time, WebSockets included.
     pub connections: usize,
+    /// Connections of one client address at the same time; `None` with `off` or 0.
+    #[serde(deserialize_with = "count_or_off")]
+    pub per_address: Option<usize>,
+    /// Sessions of the embedded feed at the same time.
+    pub feed_sessions: usize,
+}
+
+/// `proxies.*`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Proxies {
+    /// Addresses and networks through which many clients come: `limits.per_address` does not count them.
+    #[serde(deserialize_with = "networks")]
+    pub trusted: Vec<IpNet>,
 }
 
 /// `cors.*`
@@ -247,6 +270,7 @@ impl Settings {
             ("limits.max_in_flight", self.limits.max_in_flight),
             ("limits.max_calls", self.limits.max_calls),
             ("limits.connections", self.limits.connections),
+            ("limits.feed_sessions", self.limits.feed_sessions),
         ] {
             if limit == 0 {
                 return Err(SettingsError(format!("{name} must be at least 1")));
@@ -269,6 +293,39 @@ impl Settings {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     units::duration(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "off" { Ok(None) } else { units::rate(&text).map(Some).map_err(de::Error::custom) }
+}
+
+/// A number, with 0 and `off` for no limit.
+fn count_or_off<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<usize>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum CountOrWord {
+        Count(usize),
+        Word(String),
+    }
+    match CountOrWord::deserialize(deserializer) {
+        Ok(CountOrWord::Count(count)) => Ok((count > 0).then_some(count)),
+        Ok(CountOrWord::Word(word)) if word == "off" => Ok(None),
+        _ => Err(de::Error::custom("expected a whole number, or off")),
+    }
+}
+
+/// Networks such as `10.0.0.0/8`, or single addresses.
+fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D::Error> {
+    let network = |text: &String| {
+        let network = text.parse::<IpNet>().ok().or_else(|| text.parse::<IpAddr>().ok().map(IpNet::from));
+        network.ok_or_else(|| {
+            de::Error::custom(format!(
+                "`{text}` is not an address or a network (write it as in 10.0.0.0/8 or 192.0.2.7)"
+            ))
+        })
+    };
+    Vec::<String>::deserialize(deserializer)?.iter().map(network).collect()
 }
 
 fn age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

@@ -9,6 +9,7 @@ mod bus_embedded;
 mod cases;
 mod cli;
 mod cluster;
+mod connections;
 mod copying;
 mod documents;
 mod examples;
