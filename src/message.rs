@@ -41,6 +41,9 @@ pub struct Properties {
     pub reply_to: Option<String>,
     /// MIME type of the body.
     pub content_type: Option<String>,
+    /// How the body is compressed, if it is (AMQP `content_encoding`).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub content_encoding: Option<String>,
     /// The event's type (AMQP `type`).
     pub kind: Option<String>,
     /// Who published: [`APP_ID`].
@@ -55,6 +58,18 @@ pub struct Properties {
     pub persistent: bool,
     /// Everything else, by name.
     pub headers: Headers,
+    /// What came on the wire where not all of it could be read; what is in the other fields then is the rest. Never sent.
+    #[serde(skip)]
+    pub unreadable: Option<Box<Unreadable>>,
+}
+
+/// Why a message can't be read, and what it came with.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Unreadable {
+    /// A sentence.
+    pub why: String,
+    /// The properties as they came; empty where they are not what can't be read.
+    pub raw: Bytes,
 }
 
 /// Message headers, sorted by name.
@@ -69,15 +84,23 @@ pub enum HeaderValue {
     Int(i64),
     /// A boolean field.
     Bool(bool),
+    /// A field of another type, or a text that is not UTF-8: passed on as it came, and not looked into.
+    Raw {
+        /// The letter of its AMQP type.
+        letter: u8,
+        /// Its value on the wire.
+        bytes: Vec<u8>,
+    },
 }
 
 impl HeaderValue {
-    /// The value as text, the way a person would write it.
-    pub fn to_text(&self) -> Cow<'_, str> {
+    /// The value as text, the way a person would write it; `None` for one that is not looked into.
+    pub fn to_text(&self) -> Option<Cow<'_, str>> {
         match self {
-            Self::Text(text) => text.into(),
-            Self::Int(number) => number.to_string().into(),
-            Self::Bool(flag) => flag.to_string().into(),
+            Self::Text(text) => Some(text.into()),
+            Self::Int(number) => Some(number.to_string().into()),
+            Self::Bool(flag) => Some(flag.to_string().into()),
+            Self::Raw { .. } => None,
         }
     }
 }

@@ -239,8 +239,8 @@ impl Runner {
 
 fn job(delivery: &Delivery) -> Job {
     let properties = &delivery.message.properties;
-    let headers: BTreeMap<String, String> =
-        properties.headers.iter().map(|(name, value)| (name.clone(), value.to_text().into_owned())).collect();
+    let text = |(name, value): (&String, &HeaderValue)| Some((name.clone(), value.to_text()?.into_owned()));
+    let headers: BTreeMap<String, String> = properties.headers.iter().filter_map(text).collect();
     let deadline = headers.get("fpesa-deadline").and_then(|text| OffsetDateTime::parse(text, &Rfc3339).ok());
     Job {
         key: delivery.message.key.clone(),

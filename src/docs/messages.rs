@@ -213,6 +213,7 @@ fn give_example(out: &mut Map<String, Json>, example: Option<&Message>, json: bo
                 HeaderValue::Text(text) => json!(text),
                 HeaderValue::Int(number) => json!(number),
                 HeaderValue::Bool(flag) => json!(flag),
+                HeaderValue::Raw { .. } => Json::Null,
             };
             (name.clone(), value)
         })

@@ -263,6 +263,7 @@ fn headers(message: &Message) -> Map<String, Value> {
         HeaderValue::Text(text) => text.as_str().into(),
         HeaderValue::Int(number) => (*number).into(),
         HeaderValue::Bool(flag) => (*flag).into(),
+        HeaderValue::Raw { .. } => Value::Null,
     };
     message.properties.headers.iter().map(|(name, header)| (name.clone(), value(header))).collect()
 }
@@ -272,6 +273,7 @@ fn properties(message: &Message) -> Map<String, Value> {
     let text = |text: &Option<String>| text.as_deref().map(Value::from);
     let all = [
         ("content_type", text(&from.content_type)),
+        ("content_encoding", text(&from.content_encoding)),
         ("delivery_mode", Some(if from.persistent { 2 } else { 1 }.into())),
         ("priority", from.priority.map(Value::from)),
         ("correlation_id", text(&from.correlation_id)),

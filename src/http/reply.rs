@@ -25,12 +25,15 @@ const MAX_PROBLEM: usize = 16 * 1024;
 
 /// The answer that a reply stands for; `None` when it is not what it must be.
 pub fn answer(reply: Reply, schema: Option<&Schema>, request_id: &str) -> Option<Response<Body>> {
+    if reply.properties.unreadable.is_some() {
+        return None;
+    }
     let headers = &reply.properties.headers;
     let status = match headers.get("status") {
         None => StatusCode::OK,
         Some(message::HeaderValue::Int(status)) => u16::try_from(*status).ok().and_then(in_range)?,
         Some(message::HeaderValue::Text(status)) => status.parse().ok().and_then(in_range)?,
-        Some(message::HeaderValue::Bool(_)) => return None,
+        Some(message::HeaderValue::Bool(_) | message::HeaderValue::Raw { .. }) => return None,
     };
     let content_type = reply.properties.content_type.as_deref().unwrap_or("application/json");
     let essence = content_type.split(';').next().unwrap_or("").trim().to_ascii_lowercase();
@@ -51,7 +54,7 @@ pub fn answer(reply: Reply, schema: Option<&Schema>, request_id: &str) -> Option
     }
     for (name, header) in ALLOWED {
         if let Some(value) = headers.get(name) {
-            out.insert(header, HeaderValue::from_str(&value.to_text()).ok()?);
+            out.insert(header, HeaderValue::from_str(&value.to_text()?).ok()?);
         }
     }
     if status == StatusCode::SERVICE_UNAVAILABLE {

@@ -18,7 +18,7 @@ use super::{
     table::{Action, Call, Publish, Route, trimmed},
     template::{Template, Values},
 };
-use crate::message::{APP_ID, CLOUDEVENT, Headers, Message, Properties};
+use crate::message::{APP_ID, CLOUDEVENT, HeaderValue, Headers, Message, Properties};
 
 /// A request whose route is known and whose body is read.
 pub struct Request<'a> {
@@ -296,8 +296,8 @@ fn event(
     micros(&mut out, request.now);
     out.push(b'"');
     for name in ["traceparent", "tracestate"] {
-        if let Some(value) = headers.get(name) {
-            member(&mut out, name, &value.to_text());
+        if let Some(value) = headers.get(name).and_then(HeaderValue::to_text) {
+            member(&mut out, name, &value);
         }
     }
     if !request.body.is_empty() {

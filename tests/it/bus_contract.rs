@@ -161,6 +161,7 @@ pub async fn properties_survive(bus: Shared, p: String) {
         correlation_id: Some("c".into()),
         reply_to: Some("r".into()),
         content_type: Some("image/png".into()),
+        content_encoding: Some("gzip".into()),
         kind: Some("upload".into()),
         app_id: Some("fpesa/1".into()),
         timestamp: Some(1_700_000_000),
@@ -171,8 +172,10 @@ pub async fn properties_survive(bus: Shared, p: String) {
             ("text".to_owned(), HeaderValue::from("ü")),
             ("int".to_owned(), HeaderValue::Int(-5)),
             ("bool".to_owned(), HeaderValue::Bool(true)),
+            ("double".to_owned(), HeaderValue::Raw { letter: b'd', bytes: vec![64, 9, 33, 251, 84, 68, 45, 24] }),
         ]
         .into(),
+        unreadable: None,
     };
     keep(&bus, message.clone()).await;
     let mut deliveries = bus.consume(&p, 1).await.unwrap();

@@ -1,18 +1,19 @@
 //! A message that comes in as a method, a content header and body frames (AMQP 0-9-1, 4.2.6).
 
-use amq_protocol::{frame::AMQPContentHeader, protocol::BasicProperties};
+use super::content_header::ContentHeader;
+use crate::message::Properties;
 
 /// The content that one channel is in the middle of; its method has come.
 #[derive(Default)]
 pub(super) struct Content {
-    pub properties: BasicProperties,
+    pub properties: Properties,
     pub body: Vec<u8>,
     missing: usize,
 }
 
 impl Content {
     /// Its header, and whether it is whole by that: it may have no body.
-    pub fn header(&mut self, header: AMQPContentHeader) -> bool {
+    pub fn header(&mut self, header: ContentHeader) -> bool {
         self.missing = usize::try_from(header.body_size).unwrap_or(usize::MAX);
         self.properties = header.properties;
         self.missing == 0

@@ -26,6 +26,7 @@ pub(super) fn from_amqp(properties: &BasicProperties) -> Properties {
         correlation_id: text(properties.correlation_id()),
         reply_to: text(properties.reply_to()),
         content_type: text(properties.content_type()),
+        content_encoding: text(properties.content_encoding()),
         kind: text(properties.kind()),
         app_id: text(properties.app_id()),
         timestamp: *properties.timestamp(),
@@ -33,6 +34,7 @@ pub(super) fn from_amqp(properties: &BasicProperties) -> Properties {
         priority: *properties.priority(),
         persistent: *properties.delivery_mode() == Some(2),
         headers: properties.headers().as_ref().map(headers).unwrap_or_default(),
+        unreadable: None,
     }
 }
 

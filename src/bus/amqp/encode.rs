@@ -90,6 +90,7 @@ fn properties(out: &mut Vec<u8>, given: &Properties) {
         }
     };
     text(out, &mut flags, 15, given.content_type.as_deref());
+    text(out, &mut flags, 14, given.content_encoding.as_deref());
     if !given.headers.is_empty() {
         flags |= 1 << 13;
         sized(out, |out| {
@@ -131,6 +132,10 @@ fn field(out: &mut Vec<u8>, value: &HeaderValue) {
             out.extend(number.to_be_bytes());
         }
         HeaderValue::Bool(flag) => out.extend([b't', u8::from(*flag)]),
+        HeaderValue::Raw { letter, bytes } => {
+            out.push(*letter);
+            out.extend_from_slice(bytes);
+        }
     }
 }
 
@@ -146,7 +151,7 @@ mod tests {
 
     use super::{TooBig, publish};
     use crate::{
-        bus::amqp::convert::from_amqp,
+        bus::amqp::incoming::{Incoming, read},
         message::{HeaderValue, Message, Properties},
     };
 
@@ -155,13 +160,14 @@ mod tests {
             ".{0,300}".prop_map(HeaderValue::Text),
             any::<i64>().prop_map(HeaderValue::Int),
             any::<bool>().prop_map(HeaderValue::Bool),
+            any::<[u8; 8]>().prop_map(|bytes| HeaderValue::Raw { letter: b'd', bytes: bytes.to_vec() }),
         ]
     }
 
     fn message() -> impl Strategy<Value = Message> {
         let text = || option::of("[ -~]{0,255}");
         let times = (option::of(any::<u64>()), option::of(1_u64..9_000_000_000), option::of(0_u8..10), any::<bool>());
-        let texts = (text(), text(), text(), text(), text(), text());
+        let texts = (text(), text(), text(), text(), text(), text(), text());
         let places = ("[ -~]{0,255}", "[ -~]{0,255}", any::<bool>());
         let headers = collection::btree_map("[a-z-]{1,40}", value(), 0..6);
         (places, texts, times, headers, collection::vec(any::<u8>(), 0..20_000)).prop_map(
@@ -176,6 +182,8 @@ mod tests {
                         content_type: texts.3,
                         kind: texts.4,
                         app_id: texts.5,
+                        content_encoding: texts.6,
+                        unreadable: None,
                         timestamp,
                         expiration: expiration.map(Duration::from_millis),
                         priority,
@@ -202,6 +210,9 @@ mod tests {
                 prop_assert!(frame_max == 0 || rest.len() - after.len() <= frame_max);
                 prop_assert_eq!(frame.channel_id(), 7);
                 frames.push(frame);
+                if let Incoming::Header(_, header) = read(&rest[..rest.len() - after.len()]).unwrap() {
+                    prop_assert_eq!(&header.properties, &message.properties);
+                }
                 rest = after;
             }
             let mut frames = frames.into_iter();
@@ -211,7 +222,6 @@ mod tests {
             prop_assert_eq!((method.mandatory, method.immediate), (message.mandatory, false));
             let Some(AMQPFrame::Header(_, header)) = frames.next() else { panic!() };
             prop_assert_eq!(header.body_size, message.body.len() as u64);
-            prop_assert_eq!(from_amqp(&header.properties), message.properties);
             let mut body = Vec::new();
             for frame in frames {
                 let AMQPFrame::Body(_, part) = frame else { panic!() };

@@ -15,6 +15,7 @@ use amq_protocol::{
 
 use super::{
     convert::short,
+    incoming::Incoming,
     session::{Session, Stream},
 };
 
@@ -31,7 +32,8 @@ const CAPABILITIES: [&str; 5] = [
 pub(super) async fn open(stream: impl Stream + 'static, address: &AMQPUri, name: String) -> Result<Session, String> {
     let mut session = Session::new(stream);
     session.push(&AMQPFrame::ProtocolHeader(ProtocolVersion::amqp_0_9_1()))?;
-    let AMQPFrame::Method(0, AMQPClass::Connection(AMQPMethod::Start(start))) = session.next().await? else {
+    let Incoming::Frame(AMQPFrame::Method(0, AMQPClass::Connection(AMQPMethod::Start(start)))) = session.next().await?
+    else {
         return Err("the broker does not speak AMQP 0-9-1".into());
     };
     let mechanism = address.query.auth_mechanism.unwrap_or_default();

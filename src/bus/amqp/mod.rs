@@ -25,11 +25,13 @@ use crate::{
 mod census;
 mod consumer;
 mod content;
+mod content_header;
 mod control;
 mod convert;
 mod declare;
 mod encode;
 mod handshake;
+mod incoming;
 mod link;
 mod outstanding;
 mod owner;

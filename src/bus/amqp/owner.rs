@@ -22,8 +22,9 @@ use uuid::Uuid;
 use super::{
     Shared,
     content::Content,
-    convert::from_amqp,
+    content_header::ContentHeader,
     encode, held,
+    incoming::Incoming,
     link::{ANSWER_WITHIN, CLOSE_WITHIN, Ended, LOOK_EVERY, SILENT_AFTER},
     outstanding::Outstanding,
     publisher::{Done, LinkNow, Request},
@@ -144,8 +145,12 @@ async fn serve(
             biased;
             ready = session.ready() => {
                 ready?;
-                while let Some(frame) = session.frame()? {
-                    owner.take_in(session, frame)?;
+                while let Some(incoming) = session.frame()? {
+                    match incoming {
+                        Incoming::Deliver(..) => owner.reply = Some(Content::default()),
+                        Incoming::Header(on, header) => owner.take_in_header(on, header),
+                        Incoming::Frame(frame) => owner.take_in(session, frame)?,
+                    }
                 }
             }
             _ = look.tick() => owner.look(session)?,
@@ -274,15 +279,16 @@ impl<'a> Owner<'a> {
         }
     }
 
+    fn take_in_header(&mut self, on: u16, header: ContentHeader) {
+        if self.content(on).as_mut().is_some_and(|content| content.header(header)) {
+            self.came_in(on);
+        }
+    }
+
     /// Takes in what the broker says. The error ends the link.
     fn take_in(&mut self, session: &mut Session, frame: AMQPFrame) -> Result<(), String> {
         match frame {
             AMQPFrame::Method(on, AMQPClass::Basic(method)) => return self.take_in_basic(on, method),
-            AMQPFrame::Header(on, header) => {
-                if self.content(on).as_mut().is_some_and(|content| content.header(header)) {
-                    self.came_in(on);
-                }
-            }
             AMQPFrame::Body(on, part) => {
                 if self.content(on).as_mut().is_some_and(|content| content.part(part)) {
                     self.came_in(on);
@@ -317,7 +323,10 @@ impl<'a> Owner<'a> {
                 self.renewal.done();
             }
             AMQPFrame::Method(_, method) => return refused(&method),
-            AMQPFrame::Heartbeat | AMQPFrame::ProtocolHeader(_) | AMQPFrame::InvalidHeartbeat(_) => {}
+            AMQPFrame::Header(..)
+            | AMQPFrame::Heartbeat
+            | AMQPFrame::ProtocolHeader(_)
+            | AMQPFrame::InvalidHeartbeat(_) => {}
         }
         Ok(())
     }
@@ -335,7 +344,6 @@ impl<'a> Owner<'a> {
                 self.is_alive();
             }
             basic::AMQPMethod::Return(_) => self.returned = Some(Content::default()),
-            basic::AMQPMethod::Deliver(_) => self.reply = Some(Content::default()),
             basic::AMQPMethod::Cancel(_) => return Err("the queue of replies is gone".into()),
             _ => {}
         }
@@ -354,7 +362,7 @@ impl<'a> Owner<'a> {
 
     fn came_in(&mut self, on: u16) {
         let Some(content) = self.content(on).take() else { return };
-        let properties = from_amqp(&content.properties);
+        let properties = content.properties;
         if on != INBOX {
             // Unroutable. Its ack is still to come.
             self.outstanding.returned(id_of(&properties), |done, outcome| done.tell(self.shared, outcome));

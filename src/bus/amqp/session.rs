@@ -9,10 +9,12 @@ use std::{
 };
 
 use amq_protocol::{
-    frame::{AMQPFrame, WriteContext, gen_frame, parse_frame},
-    protocol::{AMQPClass, channel, connection},
+    frame::{AMQPFrame, WriteContext, gen_frame},
+    protocol::{AMQPClass, channel, connection, constants::FRAME_HEADER},
 };
 use futures::{AsyncRead, AsyncWrite};
+
+use super::incoming::{self, Incoming};
 
 /// How much is read at once, and room that is made for it.
 const READ: usize = 64 * 1024;
@@ -104,11 +106,9 @@ impl Session {
     }
 
     /// A frame that has come whole.
-    pub fn frame(&mut self) -> Result<Option<AMQPFrame>, String> {
+    pub fn frame(&mut self) -> Result<Option<Incoming>, String> {
         let Some(size) = self.whole().map_err(|error| error.to_string())? else { return Ok(None) };
-        let bytes = &self.received[self.start..self.start + size];
-        // Nothing of the bytes may stand in the error: they are somebody's message.
-        let (_, frame) = parse_frame(bytes).map_err(|_| "the broker sent a frame that can't be read".to_owned())?;
+        let frame = incoming::read(&self.received[self.start..self.start + size])?;
         self.start += size;
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
@@ -117,7 +117,7 @@ impl Session {
     }
 
     /// Waits for a frame.
-    pub async fn next(&mut self) -> Result<AMQPFrame, String> {
+    pub async fn next(&mut self) -> Result<Incoming, String> {
         loop {
             self.ready().await?;
             if let Some(frame) = self.frame()? {
@@ -130,7 +130,7 @@ impl Session {
     pub async fn ask(&mut self, channel: u16, method: AMQPClass) -> Result<AMQPClass, String> {
         self.say(channel, method)?;
         loop {
-            if let AMQPFrame::Method(on, answer) = self.next().await? {
+            if let Incoming::Frame(AMQPFrame::Method(on, answer)) = self.next().await? {
                 refused(&answer)?;
                 if on == channel {
                     return Ok(answer);
@@ -158,7 +158,7 @@ impl Session {
         let closed = AMQPClass::Connection(connection::AMQPMethod::CloseOk(connection::CloseOk {}));
         if self.say(0, AMQPClass::Connection(connection::AMQPMethod::Close(close))).is_ok() {
             while let Ok(frame) = self.next().await {
-                if frame == AMQPFrame::Method(0, closed.clone()) {
+                if frame == Incoming::Frame(AMQPFrame::Method(0, closed.clone())) {
                     break;
                 }
             }
@@ -223,7 +223,9 @@ impl Session {
     fn whole(&self) -> io::Result<Option<usize>> {
         let bytes = &self.received[self.start..self.end];
         let Some(size) = frame_size(bytes) else { return Ok(None) };
-        let most = if self.frame_max == 0 { LARGEST } else { self.frame_max };
+        // A broker adds headers to a message that it dead-letters, and sends them as one frame whatever was agreed on.
+        let unlimited = self.frame_max == 0 || bytes.first() == Some(&FRAME_HEADER);
+        let most = if unlimited { LARGEST } else { self.frame_max };
         if size > most {
             return Err(io::Error::new(io::ErrorKind::InvalidData, "the broker sent a frame over the limit"));
         }
@@ -280,7 +282,7 @@ mod tests {
     use futures::{AsyncRead, AsyncWrite, FutureExt as _};
     use proptest::{collection::vec, prelude::*};
 
-    use super::{BACKLOG, READ, Session};
+    use super::{BACKLOG, Incoming, READ, Session};
 
     /// A broker that has said something, and that reads and is read a few bytes at a time.
     struct Piecemeal {
@@ -366,7 +368,8 @@ mod tests {
             let mut came = Vec::new();
             let mut ended = None;
             for _ in 0..5_000_000 {
-                while let Some(frame) = session.frame().unwrap() {
+                while let Some(incoming) = session.frame().unwrap() {
+                    let Incoming::Frame(frame) = incoming else { panic!("{incoming:?}") };
                     came.push(frame);
                 }
                 // Each wait is given up where it can't go on, as a `select!` does.

@@ -47,6 +47,7 @@ fn headers_match(arguments: &Arguments, headers: &BTreeMap<String, HeaderValue>)
             HeaderValue::Text(text) => value.as_str() == Some(text),
             HeaderValue::Int(number) => value.as_i64() == Some(*number),
             HeaderValue::Bool(flag) => value.as_bool() == Some(*flag),
+            HeaderValue::Raw { .. } => false,
         })
     };
     if any { wanted.any(same) } else { wanted.all(same) }
