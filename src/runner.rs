@@ -4,7 +4,10 @@
 use std::{
     collections::BTreeMap,
     panic::AssertUnwindSafe,
-    sync::Arc,
+    sync::{
+        Arc,
+        atomic::{AtomicI64, Ordering},
+    },
     time::{Duration, Instant, SystemTime},
 };
 
@@ -21,21 +24,26 @@ use crate::{
     route::table::WorkerSpec,
 };
 
+mod dead_letter;
 mod workers;
 
+use dead_letter::{DeadLetters, failed_before};
 pub use workers::{Retiring, Workers};
 
 /// How long a reply or a dead letter may take to be confirmed.
 const CONFIRM_WITHIN: Duration = Duration::from_secs(5);
 /// Pause before a job that did not work is given back, so that it does not spin.
 const RETRY_PAUSE: Duration = Duration::from_millis(200);
+/// Reasons of the runner's own for which a message is moved to the dead-letter queue.
+const UNREADABLE: &str = "unreadable";
+const DELIVERY_LIMIT: &str = "delivery-limit";
 /// Longest pause between tries to consume.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
 struct Runner {
     name: String,
     spec: WorkerSpec,
-    dead_letter: Option<String>,
+    dead_letters: Option<DeadLetters>,
     worker: Arc<dyn Worker>,
     bus: Arc<dyn Bus>,
     metrics: Arc<Metrics>,
@@ -43,6 +51,7 @@ struct Runner {
     /// Cancelled at the first consumer.
     at_work: CancellationToken,
     stop: CancellationToken,
+    arrivals: Arrivals,
 }
 
 /// How many runners consume, by the worker's name: two while one takes the place of the other.
@@ -130,10 +139,10 @@ impl Runner {
                 Some(()) = working.next(), if !working.is_empty() => {}
                 delivery = deliveries.next(), if open && working.len() < places => match delivery {
                     Some(delivery) => {
-                        let mut batch = vec![delivery];
+                        let mut batch = vec![Received { delivery, at: self.arrivals.next() }];
                         while batch.len() < most {
                             let Some(delivery) = deliveries.next_now() else { break };
-                            batch.push(delivery);
+                            batch.push(Received { delivery, at: self.arrivals.next() });
                         }
                         working.push(self.work(batch));
                     }
@@ -143,15 +152,33 @@ impl Runner {
         }
     }
 
-    async fn work(&self, batch: Vec<Delivery>) {
-        let jobs: Vec<Job> = batch.iter().map(job).collect();
-        // A worker that panics is a failed batch, not a dead process.
-        let verdicts = AssertUnwindSafe(self.worker.work(&jobs)).catch_unwind().await.unwrap_or_else(|_| {
-            tracing::error!(worker = self.name, jobs = jobs.len(), "the worker panicked: its jobs are given back");
-            jobs.iter().map(|_| Verdict::Retry("the worker panicked".into())).collect()
-        });
+    async fn work(&self, batch: Vec<Received>) {
+        let can_be_read = |received: &Received| received.delivery.message.properties.unreadable.is_none();
+        let (readable, unreadable): (Vec<_>, Vec<_>) = batch.into_iter().partition(can_be_read);
+        tokio::join!(self.set_aside(unreadable), self.work_on(readable));
+    }
+
+    /// Buries what can't be read; the worker never sees it.
+    async fn set_aside(&self, batch: Vec<Received>) {
         let mut settling = FuturesUnordered::new();
-        for (delivery, verdict) in batch.into_iter().zip(verdicts) {
+        for Received { delivery, .. } in batch {
+            let detail = delivery.message.properties.unreadable.as_ref().map(|unreadable| unreadable.why.clone());
+            let verdict = Verdict::Reject { reason: UNREADABLE.into(), detail: detail.unwrap_or_default() };
+            self.metrics.judged(&self.name, word(&verdict));
+            settling.push(self.settle(delivery, verdict));
+        }
+        while settling.next().await.is_some() {}
+    }
+
+    async fn work_on(&self, batch: Vec<Received>) {
+        if batch.is_empty() {
+            return;
+        }
+        let jobs: Vec<Job> = batch.iter().map(job).collect();
+        let verdicts = self.judge(&jobs).await;
+        let mut settling = FuturesUnordered::new();
+        for (Received { delivery, .. }, verdict) in batch.into_iter().zip(verdicts) {
+            let verdict = self.with_limit(&delivery, verdict);
             self.metrics.judged(&self.name, word(&verdict));
             match verdict {
                 Verdict::Kept | Verdict::Duplicate | Verdict::Expired => delivery.ticket.ack(),
@@ -159,6 +186,42 @@ impl Runner {
             }
         }
         while settling.next().await.is_some() {}
+    }
+
+    /// The worker's verdict on each job. Where one makes it panic, each is worked on alone: the others are not given back
+    /// for it.
+    async fn judge(&self, jobs: &[Job]) -> Vec<Verdict> {
+        if let Some(verdicts) = self.try_jobs(jobs).await {
+            return verdicts;
+        }
+        let mut verdicts = Vec::with_capacity(jobs.len());
+        for job in jobs {
+            let alone = if jobs.len() > 1 { self.try_jobs(std::slice::from_ref(job)).await } else { None };
+            verdicts.extend(alone.unwrap_or_else(|| vec![Verdict::Retry("the worker panicked".into())]));
+        }
+        verdicts
+    }
+
+    /// A verdict for each job, or `None` where the worker panicked.
+    async fn try_jobs(&self, jobs: &[Job]) -> Option<Vec<Verdict>> {
+        let worked = AssertUnwindSafe(async { self.worker.work(jobs).await }).catch_unwind().await;
+        let Ok(mut verdicts) = worked else {
+            tracing::error!(worker = self.name, jobs = jobs.len(), "the worker panicked");
+            return None;
+        };
+        verdicts.resize_with(jobs.len(), || Verdict::Retry("the worker gave no verdict".into()));
+        Some(verdicts)
+    }
+
+    /// What has failed too often is rejected, and not given back once more.
+    fn with_limit(&self, delivery: &Delivery, verdict: Verdict) -> Verdict {
+        let Verdict::Retry(why) = verdict else { return verdict };
+        let failed = failed_before(delivery) + 1;
+        if self.dead_letters.as_ref().is_some_and(|dead| dead.are_due(failed)) {
+            let detail = format!("it was delivered {failed} times and failed each time; the last time: {why}");
+            return Verdict::Reject { reason: DELIVERY_LIMIT.into(), detail };
+        }
+        Verdict::Retry(why)
     }
 
     async fn settle(&self, delivery: Delivery, verdict: Verdict) {
@@ -176,16 +239,28 @@ impl Runner {
                 delivery.ticket.retry();
             }
             Verdict::Reject { reason, detail } => {
-                tracing::warn!(worker = self.name, queue = self.spec.queue, reason, detail, "a message can't be kept");
-                let bury = self.dead_letter.as_ref().map(|queue| self.bury(&delivery.message, queue, &reason, &detail));
-                let buried = match bury {
-                    Some(message) => {
-                        self.bus.publish(message, Instant::now() + CONFIRM_WITHIN).await == Outcome::Routed
-                    }
-                    None => false,
+                let queue = self.spec.queue.as_str();
+                let Some(dead) = &self.dead_letters else {
+                    tracing::warn!(
+                        worker = self.name,
+                        queue,
+                        reason,
+                        detail,
+                        "a message can never be worked on and is rejected: its queue has no `dead_letter`"
+                    );
+                    return delivery.ticket.reject();
                 };
+                tracing::warn!(
+                    worker = self.name,
+                    queue,
+                    reason,
+                    detail,
+                    "a message is moved to the dead-letter queue"
+                );
+                let message = dead_letter::message(&delivery.message, queue, &dead.queue, &reason, &detail);
+                let outcome = self.bus.publish(message, Instant::now() + CONFIRM_WITHIN).await;
                 // Without a copy in the dead-letter queue it is the broker's to put it there.
-                if buried { delivery.ticket.ack() } else { delivery.ticket.reject() }
+                if outcome == Outcome::Routed { delivery.ticket.ack() } else { delivery.ticket.reject() }
             }
             Verdict::Kept | Verdict::Duplicate | Verdict::Expired => delivery.ticket.ack(),
         }
@@ -215,29 +290,31 @@ impl Runner {
             ..Message::default()
         })
     }
+}
 
-    /// The message for the dead-letter queue: body and properties unchanged, with the reason.
-    fn bury(&self, message: &Message, queue: &str, reason: &str, detail: &str) -> Message {
-        const MOST: usize = 500;
-        let mut dead = message.clone();
-        let mut end = detail.len().min(MOST);
-        while !detail.is_char_boundary(end) {
-            end -= 1;
-        }
-        let headers = &mut dead.properties.headers;
-        headers.insert("fpesa-reason".into(), reason.into());
-        headers.insert("fpesa-detail".into(), detail[..end].into());
-        headers.insert("fpesa-queue".into(), self.spec.queue.as_str().into());
-        dead.properties.expiration = None;
-        dead.properties.persistent = true;
-        dead.exchange = String::new();
-        queue.clone_into(&mut dead.key);
-        dead.mandatory = true;
-        dead
+/// A delivery, and when it came.
+struct Received {
+    delivery: Delivery,
+    /// In microseconds since 1970.
+    at: i64,
+}
+
+/// When messages arrive: each later than the one before it, so that their order is that of their times.
+#[derive(Default)]
+struct Arrivals(AtomicI64);
+
+impl Arrivals {
+    /// Microseconds since 1970.
+    fn next(&self) -> i64 {
+        let now = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
+        let now = i64::try_from(now.as_micros()).unwrap_or(i64::MAX);
+        let later = |last: i64| now.max(last.saturating_add(1));
+        self.0.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |last| Some(later(last))).map_or(now, later)
     }
 }
 
-fn job(delivery: &Delivery) -> Job {
+fn job(received: &Received) -> Job {
+    let delivery = &received.delivery;
     let properties = &delivery.message.properties;
     let text = |(name, value): (&String, &HeaderValue)| Some((name.clone(), value.to_text()?.into_owned()));
     let headers: BTreeMap<String, String> = properties.headers.iter().filter_map(text).collect();
@@ -247,7 +324,7 @@ fn job(delivery: &Delivery) -> Job {
         message_id: properties.message_id.clone(),
         content_type: properties.content_type.clone(),
         kind: properties.kind.clone(),
-        timestamp: properties.timestamp,
+        arrived: received.at,
         deadline: deadline.map(SystemTime::from),
         headers,
         redelivered: delivery.redelivered,

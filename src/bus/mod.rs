@@ -229,7 +229,7 @@ pub struct Delivery {
     pub ticket: Ticket,
 }
 
-/// The duty to settle one delivery, once: twice does not compile, and a dropped ticket gives the message back.
+/// The duty to settle one delivery, once: twice does not compile, and a dropped ticket returns the message.
 pub struct Ticket(Option<Box<dyn FnOnce(Settlement) + Send>>);
 
 /// What becomes of a delivered message.
@@ -237,8 +237,10 @@ pub struct Ticket(Option<Box<dyn FnOnce(Settlement) + Send>>);
 pub enum Settlement {
     /// Done: the broker forgets it.
     Ack,
-    /// Not done: back to the front of the queue, one delivery counted.
+    /// It failed: back to the front of the queue, one delivery counted.
     Retry,
+    /// Nobody worked on it: back to the front of the queue, not counted where the broker makes a difference.
+    Return,
     /// Never to be done: to the dead-letter queue, or away where there is none.
     Reject,
 }
@@ -274,7 +276,7 @@ impl Ticket {
 impl Drop for Ticket {
     fn drop(&mut self) {
         if let Some(settle) = self.0.take() {
-            settle(Settlement::Retry);
+            settle(Settlement::Return);
         }
     }
 }

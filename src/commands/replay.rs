@@ -10,7 +10,10 @@ use std::{
 
 use anyhow::{anyhow, bail};
 use clap::Args;
-use fpesa_workers::{event::Event, store::Walk};
+use fpesa_workers::{
+    event::{Event, TIME_HEADER, time_text},
+    store::Walk,
+};
 use futures::{FutureExt as _, StreamExt as _, future::BoxFuture, poll, stream::FuturesUnordered};
 use serde::Deserialize;
 use time::{OffsetDateTime, format_description::well_known::Rfc3339};
@@ -238,7 +241,10 @@ fn message(event: &Event, args: &ReplayArgs) -> Option<Message> {
     }
     let key = Some(key(event, args)).filter(|key| key.len() <= LONGEST_KEY)?;
     let members: Members = serde_json::from_slice(&event.text).unwrap_or_default();
-    let mut headers = Headers::from([("fpesa-replay".to_owned(), HeaderValue::Bool(true))]);
+    let mut headers = Headers::from([
+        ("fpesa-replay".to_owned(), HeaderValue::Bool(true)),
+        (TIME_HEADER.to_owned(), time_text(event.time).into()),
+    ]);
     let parent = members.traceparent.as_ref().and_then(|parent| parent.as_str());
     headers.extend(parent.map(|parent| ("traceparent".to_owned(), parent.into())));
     Some(Message {

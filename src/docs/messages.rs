@@ -1,5 +1,6 @@
 //! What travels: the message of each route, and the replies to calls.
 
+use fpesa_workers::event::TIME_HEADER;
 use serde_json::{Map, Value as Json, json};
 
 use super::{dialect::older, openapi::history, problems::MESSAGE, sample::Described, schemas::reference};
@@ -33,7 +34,7 @@ pub fn published(described: &Described<'_>, publish: &Publish, example: Option<&
     if let Some(content_type) = content_type {
         out.insert("contentType".into(), content_type.into());
     }
-    out.insert("headers".into(), headers(&route.id, &publish.headers, &[]));
+    out.insert("headers".into(), headers(&route.id, &publish.headers, &[TIME_HEADER]));
     if let Some(payload) = payload {
         out.insert("payload".into(), older(&payload));
     }

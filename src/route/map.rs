@@ -4,7 +4,10 @@ use std::{borrow::Cow, time::Duration};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
-use fpesa_workers::topic::topic_of_key;
+use fpesa_workers::{
+    event::{TIME_HEADER, time_text, unix_micros},
+    topic::topic_of_key,
+};
 use serde::Serialize;
 use serde_json::{Map, Value, value::RawValue};
 use time::OffsetDateTime;
@@ -181,6 +184,7 @@ fn publish_order<'r>(
     let key = publish.key.key(values)?;
     let mut headers = trace(request);
     headers.insert("fpesa-route".into(), route.id.as_str().into());
+    headers.insert(TIME_HEADER.into(), time_text(unix_micros(request.now)).into());
     fill(&publish.headers, values, &mut headers)?;
     let came =
         header(request.headers, "content-type").map(|value| value.split(';').next().unwrap_or("").trim().to_owned());
@@ -292,11 +296,8 @@ fn event(
     if !key.is_empty() {
         member(&mut out, "subject", &topic_of_key(key));
     }
-    out.extend_from_slice(b",\"time\":\"");
-    micros(&mut out, request.now);
-    out.push(b'"');
-    for name in ["traceparent", "tracestate"] {
-        if let Some(value) = headers.get(name).and_then(HeaderValue::to_text) {
+    for (header, name) in [(TIME_HEADER, "time"), ("traceparent", "traceparent"), ("tracestate", "tracestate")] {
+        if let Some(value) = headers.get(header).and_then(HeaderValue::to_text) {
             member(&mut out, name, &value);
         }
     }
@@ -314,14 +315,6 @@ fn event(
     }
     out.push(b'}');
     out.into()
-}
-
-/// Appends RFC 3339 in UTC with six digits of a second, so that texts sort as times do.
-fn micros(out: &mut Vec<u8>, at: OffsetDateTime) {
-    const FORMAT: &[time::format_description::BorrowedFormatItem<'_>] =
-        time::macros::format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
-    // A moment has every part that the format asks for, and a vector takes all that is written.
-    let _ = at.to_offset(time::UtcOffset::UTC).format_into(out, FORMAT);
 }
 
 fn fill(templates: &[(String, Template)], values: &Values<'_>, headers: &mut Headers) -> Result<(), FieldError> {

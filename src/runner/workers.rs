@@ -11,7 +11,7 @@ use futures::future::join_all;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Consuming, Runner};
+use super::{Arrivals, Consuming, DeadLetters, Runner};
 use crate::{
     bus::Bus,
     http::metrics::Metrics,
@@ -37,7 +37,7 @@ pub struct Workers {
 struct Running {
     worker: Arc<dyn Worker>,
     spec: WorkerSpec,
-    dead_letter: Option<String>,
+    dead_letters: Option<DeadLetters>,
     stop: CancellationToken,
     task: JoinHandle<()>,
 }
@@ -94,10 +94,12 @@ impl Workers {
     /// What the table has no use for runs until the answer is told to stop it.
     pub fn begin(&self, table: &Table) -> Retiring {
         let mut running = self.running();
-        let dead_letter =
-            |spec: &WorkerSpec| table.topology.queues.get(&spec.queue).and_then(|queue| queue.dead_letter.clone());
+        let dead_letters = |spec: &WorkerSpec| table.topology.queues.get(&spec.queue).and_then(DeadLetters::of);
         let same = |name: &String, worker: &Running| {
-            table.workers.get(name).is_some_and(|spec| *spec == worker.spec && dead_letter(spec) == worker.dead_letter)
+            table
+                .workers
+                .get(name)
+                .is_some_and(|spec| *spec == worker.spec && dead_letters(spec) == worker.dead_letters)
         };
         let mut old: BTreeMap<String, Running> = running.extract_if(.., |name, worker| !same(name, worker)).collect();
         let mut retiring = Retiring { gone: Vec::new(), new: Vec::new() };
@@ -110,13 +112,14 @@ impl Workers {
             let runner = Runner {
                 name: name.clone(),
                 spec: spec.clone(),
-                dead_letter: dead_letter(spec),
+                dead_letters: dead_letters(spec),
                 worker: worker.clone(),
                 bus: self.bus.clone(),
                 metrics: self.metrics.clone(),
                 consuming: self.consuming.clone(),
                 at_work: at_work.clone(),
                 stop: stop.clone(),
+                arrivals: Arrivals::default(),
             };
             let task = tokio::spawn(runner.run());
             if let Some(old) = old.remove(name) {
@@ -127,7 +130,7 @@ impl Workers {
             retiring.new.push(at_work);
             running.insert(
                 name.clone(),
-                Running { worker, spec: spec.clone(), dead_letter: dead_letter(spec), stop, task },
+                Running { worker, spec: spec.clone(), dead_letters: dead_letters(spec), stop, task },
             );
         }
         for (_, old) in old {

@@ -4,13 +4,20 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::value::RawValue;
-use time::{OffsetDateTime, format_description::well_known::Rfc3339};
+use time::{
+    OffsetDateTime,
+    format_description::{BorrowedFormatItem, well_known::Rfc3339},
+    macros::format_description,
+};
 use uuid::Uuid;
 
 use crate::{Job, store::Cursor, topic::topic_of_key};
 
 /// Content type of an event in structured JSON mode.
 pub const CLOUDEVENT: &str = "application/cloudevents+json";
+
+/// Header of a published message: the event's time, as [`time_text`] writes it.
+pub const TIME_HEADER: &str = "fpesa-time";
 
 /// One event. `text` is the truth; the rest is taken from it.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -75,11 +82,8 @@ impl Event {
         let not = |why: &str| NotAnEvent(why.to_owned());
         let id =
             job.message_id.as_deref().and_then(uuid).ok_or_else(|| not("the message has no UUID as message_id"))?;
-        let seconds = job.timestamp.ok_or_else(|| not("the message has no timestamp"))?;
-        let at = i64::try_from(seconds)
-            .ok()
-            .and_then(|seconds| OffsetDateTime::from_unix_timestamp(seconds).ok())
-            .ok_or_else(|| not("the message's timestamp is out of range"))?;
+        // Not the property `timestamp`: whole seconds would put it out of its place.
+        let time = job.headers.get(TIME_HEADER).and_then(|text| micros(text)).unwrap_or(job.arrived);
         let route = job.headers.get("fpesa-route").map_or("", String::as_str);
         let subject = (!job.key.is_empty()).then(|| topic_of_key(&job.key));
         let kind = job.kind.as_deref().filter(|kind| !kind.is_empty()).unwrap_or("message");
@@ -90,7 +94,7 @@ impl Event {
             ("type", kind.to_owned()),
         ];
         members.extend(subject.clone().map(|subject| ("subject", subject)));
-        members.push(("time", at.format(&Rfc3339).unwrap_or_default()));
+        members.push(("time", time_text(time)));
         members.extend(job.headers.get("traceparent").map(|parent| ("traceparent", parent.clone())));
         let content_type = job.content_type.as_deref().unwrap_or("");
         let json = is_json(content_type) && serde_json::from_slice::<&RawValue>(&job.body).is_ok();
@@ -114,7 +118,7 @@ impl Event {
             text.extend_from_slice(&job.body);
         }
         text.push(b'}');
-        Ok(Self { id, time: unix_micros(at), subject, text: text.into() })
+        Ok(Self { id, time, subject, text: text.into() })
     }
 
     /// Where it stands in the order of history.
@@ -143,7 +147,17 @@ pub fn micros(text: &str) -> Option<i64> {
     OffsetDateTime::parse(text, &Rfc3339).ok().map(unix_micros)
 }
 
-fn unix_micros(at: OffsetDateTime) -> i64 {
+/// RFC 3339 in UTC with six digits of a second, so that texts sort as times do.
+pub fn time_text(micros: i64) -> String {
+    const FORMAT: &[BorrowedFormatItem<'_>] =
+        format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:6]Z");
+    // The years that `time` knows are those that RFC 3339 can write; what is beyond is of no message.
+    let at = OffsetDateTime::from_unix_timestamp_nanos(i128::from(micros) * 1000);
+    at.unwrap_or(OffsetDateTime::UNIX_EPOCH).format(FORMAT).unwrap_or_default()
+}
+
+/// Microseconds since 1970.
+pub fn unix_micros(at: OffsetDateTime) -> i64 {
     // The years that `time` knows fit: 9999 is 2.5e17 microseconds.
     i64::try_from(at.unix_timestamp_nanos() / 1000).unwrap_or(i64::MAX)
 }
@@ -195,7 +209,7 @@ mod tests {
             message_id: Some(ID.into()),
             content_type: Some("application/json".into()),
             kind: Some("upload".into()),
-            timestamp: Some(1_700_000_000),
+            arrived: 1_795_458_478_123_456,
             headers: [("fpesa-route".to_owned(), "put-file".to_owned())].into(),
             body: Bytes::from_static(b"{\"n\": 12345678901234567890}"),
             ..Job::default()
@@ -207,6 +221,18 @@ mod tests {
             "{text}"
         );
         assert!(text.contains(r#""source":"/put-file","type":"upload","subject":"files/new""#), "{text}");
+        // Without a time of its own it takes that of its arrival.
+        assert_eq!(event.time, job.arrived);
+        assert!(text.contains(r#""time":"2026-11-23T18:27:58.123456Z""#), "{text}");
+        for (time, expected) in [
+            ("2026-11-23T18:27:58.000001Z", 1_795_458_478_000_001),
+            ("2026-11-23T19:27:58.5+01:00", 1_795_458_478_500_000),
+            ("yesterday", job.arrived),
+        ] {
+            job.headers.insert(TIME_HEADER.into(), time.into());
+            let event = Event::from_job(&job).unwrap();
+            assert_eq!((event.time, Event::parse(event.text.clone()).unwrap().time), (expected, expected), "{time}");
+        }
         job.content_type = Some("image/png".into());
         let event = Event::from_job(&job).unwrap();
         assert!(std::str::from_utf8(&event.text).unwrap().contains("data_base64"));

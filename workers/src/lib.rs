@@ -69,9 +69,9 @@ pub struct Job {
     pub content_type: Option<String>,
     /// The event's type, when the body is not an event itself.
     pub kind: Option<String>,
-    /// When it was published, Unix seconds.
-    pub timestamp: Option<u64>,
-    /// Headers, as text.
+    /// When it came, in microseconds since 1970; of two jobs of one worker the later one's is greater.
+    pub arrived: i64,
+    /// Headers, as text; those without one (tables, lists, bytes) are not here.
     pub headers: BTreeMap<String, String>,
     /// When nobody waits for the answer any more.
     pub deadline: Option<SystemTime>,

@@ -23,11 +23,7 @@ pub(super) struct ContentHeader {
 
 /// Reads the payload of a header frame.
 pub(super) fn read(payload: &[u8]) -> ContentHeader {
-    let fixed: Option<&[u8; FIXED]> = payload.first_chunk();
-    let body_size = fixed.map_or(0, |fixed| {
-        let [_, _, _, _, a, b, c, d, e, f, g, h] = *fixed;
-        u64::from_be_bytes([a, b, c, d, e, f, g, h])
-    });
+    let body_size = payload.get(4..FIXED).and_then(|size| size.try_into().ok()).map_or(0, u64::from_be_bytes);
     ContentHeader { body_size, properties: read_properties(payload.get(FIXED..).unwrap_or_default()) }
 }
 
@@ -70,10 +66,10 @@ impl<'a> Values<'a> {
         }
         let has = |bit: u16| flags & (1 << bit) != 0;
         if has(15) {
-            properties.content_type = self.text("content_type")?;
+            self.text("content_type", &mut properties.content_type)?;
         }
         if has(14) {
-            properties.content_encoding = self.text("content_encoding")?;
+            self.text("content_encoding", &mut properties.content_encoding)?;
         }
         if has(13) {
             let table = self.long()?;
@@ -86,33 +82,34 @@ impl<'a> Values<'a> {
             properties.priority = Some(self.array::<1>()?[0]);
         }
         if has(10) {
-            properties.correlation_id = self.text("correlation_id")?;
+            self.text("correlation_id", &mut properties.correlation_id)?;
         }
         if has(9) {
-            properties.reply_to = self.text("reply_to")?;
+            self.text("reply_to", &mut properties.reply_to)?;
         }
         if has(8) {
-            let millis = self.text("expiration")?.and_then(|text| text.parse().ok());
-            properties.expiration = millis.map(Duration::from_millis);
+            let mut millis = None;
+            self.text("expiration", &mut millis)?;
+            properties.expiration = millis.and_then(|text| text.parse().ok()).map(Duration::from_millis);
         }
         if has(7) {
-            properties.message_id = self.text("message_id")?;
+            self.text("message_id", &mut properties.message_id)?;
         }
         if has(6) {
             properties.timestamp = Some(u64::from_be_bytes(self.array()?));
         }
         if has(5) {
-            properties.kind = self.text("type")?;
+            self.text("type", &mut properties.kind)?;
         }
         // Of the user the broker makes sure, and who publishes again is another; the cluster's name is long out of use.
         if has(4) {
-            self.text("user_id")?;
+            self.text("user_id", &mut None)?;
         }
         if has(3) {
-            properties.app_id = self.text("app_id")?;
+            self.text("app_id", &mut properties.app_id)?;
         }
         if has(2) {
-            self.text("cluster_id")?;
+            self.text("cluster_id", &mut None)?;
         }
         Some(())
     }
@@ -135,14 +132,14 @@ impl<'a> Values<'a> {
         }
     }
 
-    /// A short string; `None` within where it is not UTF-8.
-    fn text(&mut self, name: &str) -> Option<Option<String>> {
+    /// A short string, where it is UTF-8.
+    fn text(&mut self, name: &str, into: &mut Option<String>) -> Option<()> {
         let bytes = take_short(&mut self.rest)?;
-        let text = std::str::from_utf8(bytes).ok().map(str::to_owned);
-        if text.is_none() {
-            self.note(|| format!("`{name}` is not UTF-8: `{}`", bytes.escape_ascii()));
+        match std::str::from_utf8(bytes) {
+            Ok(text) => *into = Some(text.to_owned()),
+            Err(_) => self.note(|| format!("`{name}` is not UTF-8: `{}`", bytes.escape_ascii())),
         }
-        Some(text)
+        Some(())
     }
 
     fn long(&mut self) -> Option<&'a [u8]> {

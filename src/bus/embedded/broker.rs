@@ -280,6 +280,12 @@ impl Broker {
         let op = match how {
             Settlement::Ack => Some(Op::Delete(seq)),
             Settlement::Reject => Some(self.bury(name, &kept, Death::Rejected)),
+            Settlement::Return => {
+                kept.redelivered = true;
+                let returns = kept.returns;
+                queue.give_back(kept);
+                Some(Op::Returned(seq, returns))
+            }
             Settlement::Retry => {
                 kept.returns += 1;
                 kept.redelivered = true;
@@ -339,7 +345,12 @@ impl Broker {
             let Some(mut consumer) = queue.consumers.remove(at) else { break };
             consumer.credit -= 1;
             let ticket = ticket(Arc::downgrade(shared), name.into(), kept.seq, self.writer.clone());
-            let delivery = Delivery { message: Message::clone(&kept.message), redelivered: kept.redelivered, ticket };
+            let mut message = Message::clone(&kept.message);
+            if kept.returns > 0 {
+                // As RabbitMQ's quorum queues say it.
+                message.properties.headers.insert("x-delivery-count".into(), HeaderValue::Int(kept.returns.into()));
+            }
+            let delivery = Delivery { message, redelivered: kept.redelivered, ticket };
             if kept.seq > queue.delivered {
                 queue.delivered = kept.seq;
                 queue.delivered_dirty = true;

@@ -2,14 +2,15 @@
 
 use std::{path::Path, time::Duration};
 
-use rusqlite::{Connection, Row, TransactionBehavior, params};
+use bytes::Bytes;
+use rusqlite::{Connection, Row, TransactionBehavior, params, types::ValueRef};
 
 use super::{
     broker::{Broker, undeclared},
     queue::{Kept, Queue},
 };
 use crate::{
-    message::{Message, Properties},
+    message::{Message, Properties, Unreadable},
     topology::QueueKind,
 };
 
@@ -122,21 +123,36 @@ pub(super) fn rows(
     Ok((loaded, all))
 }
 
+/// A row, whatever is in it: written by us, and should one be bent all the same, that message is set aside with what was
+/// there, and the others of its queue are delivered.
 fn kept(row: &Row<'_>) -> rusqlite::Result<Kept> {
-    // Written by us; should a row be bent all the same, the message is delivered without its properties, not lost.
-    let properties: Properties = serde_json::from_slice(row.get_ref(3)?.as_blob()?).unwrap_or_default();
-    let message = Message {
-        exchange: row.get(1)?,
-        key: row.get(2)?,
-        properties,
-        body: row.get::<_, Vec<u8>>(4)?.into(),
-        mandatory: false,
+    let bytes = |column: usize| match row.get_ref(column) {
+        Ok(ValueRef::Text(bytes) | ValueRef::Blob(bytes)) => bytes,
+        _ => &[],
     };
+    let mut bent = None;
+    let mut text = |column, what| {
+        String::from_utf8(bytes(column).to_vec()).unwrap_or_else(|error| {
+            bent = Some(format!("the message's {what} is not UTF-8"));
+            String::from_utf8_lossy(error.as_bytes()).into_owned()
+        })
+    };
+    let (exchange, key) = (text(1, "exchange"), text(2, "routing key"));
+    let raw = bytes(3);
+    let unreadable = |why, raw| Some(Box::new(Unreadable { why, raw: Bytes::copy_from_slice(raw) }));
+    let mut properties = serde_json::from_slice(raw).unwrap_or_else(|error| {
+        let why = format!("the message's properties can't be read from the bus's disk: {error}");
+        Properties { unreadable: unreadable(why, raw), ..Properties::default() }
+    });
+    if let (Some(why), None) = (bent, &properties.unreadable) {
+        properties.unreadable = unreadable(why, &[]);
+    }
+    let body = Bytes::copy_from_slice(bytes(4));
     Ok(Kept {
         seq: row.get(0)?,
-        message: message.into(),
-        returns: row.get(5)?,
+        message: Message { exchange, key, properties, body, mandatory: false }.into(),
+        returns: row.get(5).unwrap_or_default(),
         redelivered: false,
-        expires: row.get(6)?,
+        expires: row.get(6).unwrap_or_default(),
     })
 }
