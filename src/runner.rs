@@ -25,6 +25,8 @@ use crate::{
 };
 
 mod dead_letter;
+#[cfg(test)]
+mod tests;
 mod workers;
 
 use dead_letter::{DeadLetters, failed_before};

@@ -16,6 +16,13 @@ pub struct Topology {
     pub watched_exchanges: BTreeSet<String>,
 }
 
+impl Topology {
+    /// Whether a queue of this name is a stream by the table.
+    pub fn is_stream(&self, queue: &str) -> bool {
+        self.queues.get(queue).is_some_and(|queue| queue.kind == QueueKind::Stream)
+    }
+}
+
 /// One exchange.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Exchange {
@@ -75,8 +82,10 @@ impl Queue {
         let mut all = self.arguments.clone();
         let mut set = |name: &str, value: serde_json::Value| all.insert(name.to_owned(), value);
         let quorum = self.kind == QueueKind::Quorum;
-        if quorum {
-            set("x-queue-type", "quorum".into());
+        match self.kind {
+            QueueKind::Quorum => drop(set("x-queue-type", "quorum".into())),
+            QueueKind::Stream => drop(set("x-queue-type", "stream".into())),
+            QueueKind::Classic | QueueKind::Rpc => {}
         }
         if self.keeps_for_ever(version) {
             set("x-delivery-limit", (-1).into());
@@ -105,6 +114,8 @@ pub enum QueueKind {
     Quorum,
     /// Durable on one node; embedded: durable.
     Classic,
+    /// A log that is published to only (`x-queue-type: stream`): nobody of fpesa's consumes it.
+    Stream,
     /// Lives while a worker consumes it; declared by that worker alone. Its messages are kept in memory only.
     Rpc,
 }

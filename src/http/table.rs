@@ -91,6 +91,7 @@ fn queue_of(name: &str, queue: &Queue, now: Option<&Option<QueueNow>>) -> Value 
     let kind = match queue.kind {
         QueueKind::Quorum => "quorum",
         QueueKind::Classic => "classic",
+        QueueKind::Stream => "stream",
         QueueKind::Rpc => "rpc",
     };
     let bind: Vec<Value> =

@@ -267,5 +267,9 @@ pub(super) const UNROUTABLE: [(&str, Unroutable); 2] = [("reject", Unroutable::R
 /// Words of `payload:`
 pub(super) const PAYLOAD: [(&str, Payload); 2] = [("event", Payload::Event), ("body", Payload::Body)];
 /// Words of `type:`
-pub(super) const QUEUE_KIND: [(&str, QueueKind); 3] =
-    [("quorum", QueueKind::Quorum), ("classic", QueueKind::Classic), ("rpc", QueueKind::Rpc)];
+pub(super) const QUEUE_KIND: [(&str, QueueKind); 4] = [
+    ("quorum", QueueKind::Quorum),
+    ("classic", QueueKind::Classic),
+    ("stream", QueueKind::Stream),
+    ("rpc", QueueKind::Rpc),
+];

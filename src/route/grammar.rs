@@ -118,7 +118,7 @@ const fn words<T: Copy, const N: usize>(table: &[(&'static str, T); N]) -> [&'st
 static METHODS: [&str; 5] = words(&Method::ALL);
 static UNROUTABLES: [&str; 2] = words(&UNROUTABLE);
 static PAYLOADS: [&str; 2] = words(&PAYLOAD);
-static QUEUE_KINDS: [&str; 3] = words(&QUEUE_KIND);
+static QUEUE_KINDS: [&str; 4] = words(&QUEUE_KIND);
 static DECLARES: [&str; 2] = words(&DECLARE);
 
 /// What a publish can answer.
@@ -405,7 +405,7 @@ static QUEUE: Object = Object {
             "type",
             Shape::Word(&QUEUE_KINDS),
             Need::Default("\"quorum\""),
-            "`quorum`: replicated and durable; `classic`: durable on one node; `rpc`: lives while its worker consumes it.",
+            "`quorum`: replicated and durable; `classic`: durable on one node; `stream`: a log that is published to only; `rpc`: lives while its worker consumes it.",
         ),
         field(
             "max_length",

@@ -32,6 +32,7 @@ macro_rules! bus_cases {
             several_queues_get_one_each,
             competing_consumers,
             retry_comes_back,
+            failed_deliveries_are_counted,
             a_dropped_ticket_comes_back,
             reject_goes_to_the_dead_letter_queue,
             too_many_deliveries_are_dead_lettered,
@@ -307,6 +308,24 @@ pub async fn retry_comes_back(bus: Shared, p: String) {
     assert!(again.redelivered);
     again.ticket.ack();
     nothing(&mut deliveries).await;
+}
+
+pub async fn failed_deliveries_are_counted(bus: Shared, p: String) {
+    let (_, topology) = with_dead_letter(&p, Some(5));
+    bus.declare(&topology).await.unwrap();
+    keep(&bus, to(&p, "x")).await;
+    let mut deliveries = bus.consume(&p, 1).await.unwrap();
+    for failed in 0..4 {
+        let delivery = next(&mut deliveries).await;
+        assert_eq!(delivery.redelivered, failed > 0);
+        let headers = &delivery.message.properties.headers;
+        let count = ["x-delivery-count", "x-acquired-count"].iter().filter_map(|name| match headers.get(*name) {
+            Some(HeaderValue::Int(count)) => Some(*count),
+            _ => None,
+        });
+        assert_eq!(count.max().unwrap_or_default(), failed, "{headers:?}");
+        if failed < 3 { delivery.ticket.retry() } else { delivery.ticket.ack() }
+    }
 }
 
 pub async fn a_dropped_ticket_comes_back(bus: Shared, p: String) {

@@ -18,7 +18,10 @@ use fpesa::{
 
 use proptest::prelude::*;
 
-use crate::bus_contract::{self as contract, published, queue, soon, to, topology};
+use crate::{
+    bus_contract::{self as contract, published, queue, soon, to, topology},
+    support::app::Start,
+};
 
 fn open(folder: &Path) -> Arc<Embedded> {
     Embedded::open(folder, |_| {}).unwrap()
@@ -140,6 +143,65 @@ async fn the_feed_hears_of_what_was_committed_through_amq_topic() {
     let live = fpesa::message::Message { mandatory: false, ..published("amq.topic", "nowhere", "live") };
     assert_eq!(bus.publish(live, soon()).await, Outcome::Routed);
     assert_eq!(heard.load(Ordering::SeqCst), 1);
+}
+
+/// A row that cannot be read is set aside with what was there, and the others of its queue are kept.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_bent_row_stands_alone() {
+    const COUNT: u64 = 60;
+    let start = Start::up();
+    let table = std::fs::read_to_string(start.path().join("routes.yaml")).unwrap();
+    let mut app = start.table(&table[..table.find("workers:").unwrap()]).start().await;
+    for n in 0..COUNT {
+        app.keep(&format!(r#"{{"text":"{n}"}}"#)).await;
+    }
+    app.term();
+    assert!(app.wait(Duration::from_secs(20)).await.success());
+    let bent = [
+        ("properties = x'7B22FF'", "the message's properties can't be read"),
+        ("properties = NULL", "the message's properties can't be read"),
+        ("exchange = CAST(x'61FF' AS TEXT)", "the message's exchange is not UTF-8"),
+        ("key = x'61FF'", "the message's routing key is not UTF-8"),
+        ("expires = 'never', returns = 'often', properties = x''", "the message's properties can't be read"),
+    ];
+    let file = app.folder.path().join("data/bus.db");
+    {
+        let connection = rusqlite::Connection::open(&file).unwrap();
+        for (at, (change, _)) in bent.iter().enumerate() {
+            let changed = format!(
+                "UPDATE message SET {change} WHERE seq = (SELECT seq FROM message ORDER BY seq LIMIT 1 OFFSET {})",
+                at * 10 + 5
+            );
+            // A column that takes no such value can't be bent so.
+            println!("{change}: {:?}", connection.execute(&changed, []));
+        }
+    }
+    let app = Start::up().folder(app.folder.clone()).table(&table).start().await;
+    let mut aside: Vec<String> = Vec::new();
+    let mut dead = Vec::new();
+    crate::support::eventually("all to be kept or set aside", || {
+        aside.clear();
+        let connection = rusqlite::Connection::open(&file).unwrap();
+        let sql = "SELECT properties FROM message JOIN queue ON queue.id = message.queue WHERE name = 'messages.dead'";
+        let mut statement = connection.prepare(sql).unwrap();
+        let rows = statement.query_map([], |row| row.get::<_, Vec<u8>>(0)).unwrap();
+        aside.extend(rows.map(|row| String::from_utf8(row.unwrap()).unwrap()));
+        let (all, app) = (aside.len() as u64, &app);
+        async move {
+            let total = app.json("/api/v1/messages?limit=1&count=true").await["total"].as_u64()?;
+            (total + all == COUNT).then_some(())
+        }
+    })
+    .await;
+    dead.append(&mut aside);
+    assert!(dead.len() >= 3, "{dead:?}");
+    for (_, why) in bent {
+        println!("{why}: {}", dead.iter().filter(|dead| dead.contains(why)).count());
+    }
+    for properties in &dead {
+        assert!(properties.contains("unreadable"), "{properties}");
+        assert!(bent.iter().any(|(_, why)| properties.contains(why)), "{properties}");
+    }
 }
 
 /// What may happen to a queue.

@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::support::app::App;
+use crate::support::app::{App, Start};
 
 const MESSAGES: &str = "/api/v1/messages";
 
@@ -26,6 +26,44 @@ async fn ids(app: &App, path: &str) -> (Vec<String>, Value) {
     }
     let ids = page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
     (ids, page)
+}
+
+/// Sixteen messages within moments, whose ids stand in another order than their times.
+#[tokio::test]
+async fn messages_that_are_their_bodies_have_their_place() {
+    let start = Start::up();
+    let table = std::fs::read_to_string(start.path().join("routes.yaml")).unwrap();
+    let file = "  - id: post-file
+    method: POST
+    path: /files
+    body: {}
+    publish: { exchange: amq.topic, key: messages.files, payload: body }
+
+queues:
+";
+    let app = start.table(&table.replacen("queues:\n", file, 1)).start().await;
+    let mut all = Vec::new();
+    for n in 0..16 {
+        let id = uuid::Uuid::new_v4().to_string();
+        let post = app.client.post(app.url("/api/v1/files")).header("content-type", "application/json");
+        let posted = post.header("idempotency-key", &id).body(n.to_string()).send().await.unwrap();
+        assert_eq!(posted.status(), 202);
+        all.push(id);
+    }
+    app.kept(16).await;
+    in_order(&app, &all).await;
+    let one = app.json(&format!("{MESSAGES}/{}", all[3])).await;
+    let time = one["time"].as_str().unwrap();
+    assert!(time.len() == "2026-11-23T18:27:58.123456Z".len() && time.ends_with('Z'), "{time}");
+}
+
+/// `all`, oldest first, are what history has, and after each of them come the rest.
+pub async fn in_order(app: &App, all: &[String]) {
+    let newest_first: Vec<String> = all.iter().rev().cloned().collect();
+    assert_eq!(ids(app, MESSAGES).await.0, newest_first);
+    for (at, id) in all.iter().enumerate() {
+        assert_eq!(ids(app, &format!("{MESSAGES}?after={id}")).await.0, all[at + 1..], "after the one at {at}");
+    }
 }
 
 #[tokio::test]

@@ -26,6 +26,7 @@ mod keeping;
 mod links;
 mod outages;
 mod page;
+mod poison;
 mod rabbitmq;
 mod reload;
 mod replaying;

@@ -388,6 +388,7 @@ fn word(kind: QueueKind) -> &'static str {
     match kind {
         QueueKind::Quorum => "quorum",
         QueueKind::Classic => "classic",
+        QueueKind::Stream => "stream",
         QueueKind::Rpc => "rpc",
     }
 }

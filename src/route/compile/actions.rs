@@ -72,6 +72,17 @@ impl Compiler<'_> {
             let hint = Some(hint.map_or(declare, meant));
             self.tell(source, queue.at, "unknown-queue", format!("there is no queue `{}`", queue.value), hint);
         }
+        if let Some(queue) = written.queue.as_ref().filter(|queue| bus.topology.is_stream(&queue.value)) {
+            let message =
+                format!("`{}` is a stream, which is published to only: nobody answers calls from it", queue.value);
+            self.tell(
+                source,
+                queue.at,
+                "bad-argument",
+                message,
+                Some("name the queue of a worker, `type: rpc`".into()),
+            );
+        }
         if let Some(exchange) = &written.exchange {
             self.exchange_known(source, exchange, bus.kinds);
         }

@@ -162,6 +162,17 @@ impl Compiler<'_> {
                 Some("delete `delivery_limit`, or take `type: quorum`".into()),
             );
         }
+        if queue.kind == QueueKind::Stream {
+            let refused =
+                queue.fixed.iter().filter(|(what, _)| matches!(*what, "max_length" | "delivery_limit" | "dead_letter"));
+            for (what, at) in refused {
+                let message = format!("queue `{name}` is a stream, which nothing is taken from: it has no `{what}`");
+                let hint = format!(
+                    "delete `{what}`, or take another `type`; `arguments` such as `x-max-age: 7D` bound a stream"
+                );
+                self.problem(*at, "bad-argument", message, Some(hint));
+            }
+        }
         for (argument, _) in &queue.arguments {
             let told = match (argument.name.as_str(), queue.kind) {
                 ("x-max-priority", QueueKind::Quorum) => {

@@ -31,7 +31,7 @@ use super::{
     table::{Action, Route, Table, WorkerSpec},
     yaml,
 };
-use crate::topology::{Declare, Topology};
+use crate::topology::{Declare, QueueKind, Topology};
 
 /// What came of compiling.
 #[derive(Debug)]
@@ -210,6 +210,7 @@ impl Compiler<'_> {
                 self.problem(kind.at, "unknown-worker", format!("`{}` is no kind of worker", kind.value), hint);
             }
             let Some(queue) = &worker.queue else { continue };
+            self.can_be_consumed(queue, topology);
             if !topology.queues.contains_key(&queue.value) {
                 let hint = did_you_mean(&queue.value, topology.queues.keys().map(String::as_str))
                     .map_or("declare it under `queues:`".to_owned(), meant);
@@ -234,6 +235,15 @@ impl Compiler<'_> {
         workers
     }
 
+    /// A stream is read from an offset, and keeps what was read: a worker would skip what came while it was away.
+    fn can_be_consumed(&mut self, queue: &At<String>, topology: &Topology) {
+        if topology.is_stream(&queue.value) {
+            let message = format!("`{}` is a stream, which is published to only", queue.value);
+            let hint = Some("bind a quorum queue to the same exchange, and let the worker consume that".into());
+            self.problem(queue.at, "bad-argument", message, hint);
+        }
+    }
+
     fn feed(&mut self) -> Vec<Filter> {
         let file = self.file;
         let mut filters = Vec::new();
@@ -255,7 +265,7 @@ impl Compiler<'_> {
         let busy: HashSet<&String> = consumed.chain(keep_dead).collect();
         for (key, queue) in &self.file.queues {
             // Who declares a queue elsewhere consumes it elsewhere.
-            if !busy.contains(&key.name) && queue.declare == Declare::Active {
+            if !busy.contains(&key.name) && queue.declare == Declare::Active && queue.kind != QueueKind::Stream {
                 self.problems.push(
                     Problem::at(self.source, key.at, "unconsumed-queue", format!("nobody consumes `{}`", key.name))
                         .hint("add a worker for it under `workers:`, if it is one of fpesa's own")

@@ -178,6 +178,15 @@ impl App {
         self.client.get(self.url(path)).send().await.unwrap()
     }
 
+    /// Asks at once and gives status and body later.
+    pub fn get_later(&self, path: String) -> tokio::task::JoinHandle<(u16, String)> {
+        let get = self.client.get(self.url(&path));
+        tokio::spawn(async move {
+            let answer = get.send().await.unwrap();
+            (answer.status().as_u16(), answer.text().await.unwrap())
+        })
+    }
+
     pub async fn json(&self, path: &str) -> Value {
         self.get(path).await.json().await.unwrap()
     }

@@ -11,6 +11,7 @@ pub mod python;
 pub mod rabbit;
 pub mod release;
 pub mod template;
+pub mod raw_amqp;
 
 use std::{
     future::Future,
