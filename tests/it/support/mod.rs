@@ -9,9 +9,9 @@ pub mod postgres;
 pub mod proxy;
 pub mod python;
 pub mod rabbit;
+pub mod raw_amqp;
 pub mod release;
 pub mod template;
-pub mod raw_amqp;
 
 use std::{
     future::Future,
