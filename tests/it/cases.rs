@@ -37,7 +37,10 @@ async fn what_is_named_is_compared_and_the_rest_is_not() {
         ("{ text: a, n: null }", "{ payload: { data: { n: null, other: <absent> } } }"),
         ("{ text: <b>c</b> }", "{ payload: { data: { text: <<b>c</b> } } }"),
         ("{ text: a }", "{ params: { path: {}, query: {}, header: {} }, exact: true }"),
-        ("{ text: a }", "{ headers: { fpesa-route: post-message, fpesa-time: <any>, traceparent: <any> }, exact: true }"),
+        (
+            "{ text: a }",
+            "{ headers: { fpesa-route: post-message, fpesa-time: <any>, traceparent: <any> }, exact: true }",
+        ),
         ("{}", "{ problem: validation-failed }"),
         ("{}", "{ problem: { type: https://fpesa.dev/problems/validation-failed, instance: <uuid> } }"),
     ] {
