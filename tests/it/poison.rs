@@ -352,9 +352,9 @@ async fn a_reply_that_can_not_be_read_is_its_calls(release: Release) {
         ("correlation-missing", 504, Box::new(|_| RawProperties::default().text(flag::TYPE, "x"))),
     ];
     // Calls in flight meanwhile, which are answered last.
-    let waiting = |n: usize| app.get_later(format!("/ask/later{n}"));
+    let waiting = |n: usize| app.get_later(&format!("/ask/later{n}"));
     let asked: Vec<_> =
-        (0..20).map(waiting).chain(kinds.iter().map(|(kind, ..)| app.get_later(format!("/ask/{kind}")))).collect();
+        (0..20).map(waiting).chain(kinds.iter().map(|(kind, ..)| app.get_later(&format!("/ask/{kind}")))).collect();
     let mut raw = RawAmqp::connect(rabbit.port).await;
     let mut later = BTreeMap::new();
     for _ in 0..asked.len() {

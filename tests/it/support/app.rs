@@ -179,8 +179,8 @@ impl App {
     }
 
     /// Asks at once and gives status and body later.
-    pub fn get_later(&self, path: String) -> tokio::task::JoinHandle<(u16, String)> {
-        let get = self.client.get(self.url(&path));
+    pub fn get_later(&self, path: &str) -> tokio::task::JoinHandle<(u16, String)> {
+        let get = self.client.get(self.url(path));
         tokio::spawn(async move {
             let answer = get.send().await.unwrap();
             (answer.status().as_u16(), answer.text().await.unwrap())

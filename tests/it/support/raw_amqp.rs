@@ -49,7 +49,7 @@ impl RawProperties {
         all.sort_by_key(|(flag, _)| std::cmp::Reverse(*flag));
         let flags = all.iter().fold(0, |flags, (flag, _)| flags | flag);
         let mut out = flags.to_be_bytes().to_vec();
-        all.iter().for_each(|(_, value)| out.extend(value));
+        out.extend(all.into_iter().flat_map(|(_, value)| value));
         out
     }
 }
@@ -104,7 +104,7 @@ impl RawAmqp {
         let mut frames = frame(1, CHANNEL, &[&[0, 60, 0, 40][..], &arguments].concat());
         let size = (body.len() as u64).to_be_bytes();
         frames.extend(frame(2, CHANNEL, &[&[0, 60, 0, 0][..], &size, properties].concat()));
-        body.chunks(BODY_FRAME).for_each(|part| frames.extend(frame(3, CHANNEL, part)));
+        frames.extend(body.chunks(BODY_FRAME).flat_map(|part| frame(3, CHANNEL, part)));
         self.published += 1;
         // A broker that has closed is read from all the same.
         let _ = self.stream.write_all(&frames).await;
