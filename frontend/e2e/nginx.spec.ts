@@ -11,13 +11,15 @@ import { allTexts } from './support';
 const root = resolve(import.meta.dirname, '../..');
 // As `make run-rabbitmq` keeps it, and short: PostgreSQL's socket has a path of at most 107 bytes.
 const data = mkdtempSync(join(tmpdir(), 'fpesa-run-'));
+/** The folder that the project's RabbitMQ is in. */
+const broker = (): string => test.info().project.metadata.rabbitmq as string;
 let house: ChildProcess;
 let url = '';
 
 test.beforeAll(async () => {
   test.setTimeout(180_000);
   const executable = process.env.FPESA_BIN ?? join(root, 'target/debug/fpesa');
-  const env = { ...process.env, FPESA_BIN: executable, FPESA_PORT: '0', FPESA_DATA: data };
+  const env = { ...process.env, FPESA_BIN: executable, FPESA_PORT: '0', FPESA_DATA: data, FPESA_RABBITMQ: broker() };
   const started = spawn(join(root, 'deploy/run-rabbitmq'), { cwd: root, env, stdio: ['ignore', 'pipe', 'inherit'] });
   house = started;
   url = await new Promise<string>((found, failed) => {
@@ -68,7 +70,7 @@ function rabbitmqctl(...args: string[]): void {
   const env = Object.fromEntries(
     of.flatMap((one) => (one.includes('=') ? [one.split(/=(.*)/s).slice(0, 2)] : [])) as [string, string][],
   );
-  const done = spawnSync('/usr/lib/rabbitmq/bin/rabbitmqctl', args, { env, encoding: 'utf8' });
+  const done = spawnSync(join(broker(), 'lib/rabbitmq/bin/rabbitmqctl'), args, { env, encoding: 'utf8' });
   expect(done.status, done.stderr).toBe(0);
 }
 
