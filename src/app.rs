@@ -4,7 +4,7 @@ use std::{convert::Infallible, io::IsTerminal as _, net::SocketAddr, sync::Arc, 
 
 use anyhow::{Context as _, anyhow};
 use axum::http::{HeaderValue, Method, Request, header};
-use fpesa_workers::{store, topic::topic_of_key};
+use fpesa_workers::{memory::MemoryBudget, store, topic::topic_of_key};
 use hyper::body::Incoming;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
@@ -21,8 +21,11 @@ use crate::{
         connection::Connection,
         connections::ConnectionLimits,
         gateway,
+        head::HostPolicy,
         metrics::Metrics,
-        pulse, server,
+        pulse,
+        reply::WORKER_HEADERS,
+        server,
         state::Gateway,
         vitals::{Consuming, Look, Vitals},
     },
@@ -74,13 +77,14 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
     if let Some(feed) = &feed {
         feed.set_topics(table.feed.clone());
     }
-    let bus = connect(&settings, feed.clone())?;
+    let memory = MemoryBudget::new(settings.limits.memory.bytes());
+    let bus = connect(&settings, feed.clone(), &memory)?;
     start(&bus, &table).await?;
     let live = Live::new(table, problems, &texts.digest);
     let workers = match &role {
         Role::Gateway => None,
-        Role::Up => Some(start_workers(&settings, &bus, &metrics, &live, Vec::new()).await?),
-        Role::Work(names) => Some(start_workers(&settings, &bus, &metrics, &live, names.clone()).await?),
+        Role::Up => Some(start_workers(&settings, &bus, &metrics, &memory, &live, Vec::new()).await?),
+        Role::Work(names) => Some(start_workers(&settings, &bus, &metrics, &memory, &live, names.clone()).await?),
     };
     let reloader = Reloader {
         files,
@@ -101,9 +105,11 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
         bus: bus.clone(),
         feed: feed.clone(),
         metrics,
+        memory,
         workers: consuming(workers.clone()),
         able: workers.clone().map(able),
         reload: ask,
+        hosts: HostPolicy::new(&settings.hosts, Some(settings.listen.ip())),
         shutdown: shutdown.clone(),
     };
     match (&role, listener) {
@@ -165,11 +171,16 @@ fn check_names(names: &[String], table: &Table) -> Result<(), Usage> {
 }
 
 /// The bus that the settings name. The embedded one feeds `feed`.
-fn connect(settings: &Settings, feed: Option<Arc<Feed>>) -> anyhow::Result<Arc<dyn Bus>> {
+fn connect(settings: &Settings, feed: Option<Arc<Feed>>, memory: &Arc<MemoryBudget>) -> anyhow::Result<Arc<dyn Bus>> {
+    let max_bytes = settings.reply.max_size;
     let Some(feed) = feed else {
-        return Ok(bus::amqp::Amqp::connect(bus::amqp::Options::of(settings).map_err(Usage)?));
+        let mut options = bus::amqp::Options::of(settings).map_err(Usage)?;
+        options.replies = bus::ReplyLimits { max_bytes, memory: Some(memory.clone()) };
+        return Ok(bus::amqp::Amqp::connect(options));
     };
-    let embedded = bus::embedded::Embedded::open(&settings.data_dir, move |message| {
+    // Replies come from workers of this process, who count their bytes.
+    let replies = bus::ReplyLimits { max_bytes, memory: None };
+    let embedded = bus::embedded::Embedded::open_with(&settings.data_dir, replies, move |message| {
         feed.publish(&topic_of_key(&message.key), message.body.clone());
     })?;
     Ok(embedded)
@@ -200,11 +211,17 @@ async fn start_workers(
     settings: &Settings,
     bus: &Arc<dyn Bus>,
     metrics: &Arc<Metrics>,
+    memory: &Arc<MemoryBudget>,
     live: &Live,
     only: Vec<String>,
 ) -> anyhow::Result<Arc<Workers>> {
     let store = store::open(settings.store_access()).await?;
-    let workers = Workers::new(bus.clone(), store, settings.keep(), metrics.clone(), only);
+    let options = fpesa_workers::Options {
+        keep: settings.keep(),
+        max_page_bytes: settings.history.max_page_bytes,
+        memory: memory.clone(),
+    };
+    let workers = Workers::new(bus.clone(), store, options, metrics.clone(), only);
     // The first table: there is nobody to stop.
     drop(workers.begin(&live.get().table));
     Ok(workers)
@@ -353,8 +370,8 @@ fn cors(origins: &[String]) -> CorsLayer {
         AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok()))
     };
     let methods = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
-    let exposed =
-        [header::LOCATION, header::LINK, header::RETRY_AFTER, header::HeaderName::from_static("x-request-id")];
+    let ours = [gateway::REQUEST_ID, header::ALLOW, header::ACCEPT, header::ACCEPT_ENCODING];
+    let exposed = ours.into_iter().chain(WORKER_HEADERS.map(|(_, header, _)| header)).collect::<Vec<_>>();
     CorsLayer::new()
         .allow_origin(origin)
         .allow_methods(AllowMethods::list(methods))

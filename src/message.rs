@@ -167,6 +167,10 @@ pub enum CallError {
     Rejected,
     /// The link broke while the reply was awaited: the work may have been done.
     Unknown,
+    /// The reply is larger than replies may be.
+    ReplyTooLarge,
+    /// There is no room for the reply among what this process holds now.
+    Overloaded,
 }
 
 impl CallError {

@@ -43,6 +43,14 @@ pub fn age(text: &str) -> Result<Duration, String> {
     Ok(age)
 }
 
+/// A size in bytes such as [`size`] takes, without its upper bound. The error is a sentence.
+pub fn large_size(text: &str) -> Result<u64, String> {
+    let wrong = || format!("`{text}` is no size (write it as in 512MiB or 2GiB)");
+    let (number, unit) = split(text).ok_or_else(wrong)?;
+    let (_, bytes) = SIZES.iter().find(|(name, _)| *name == unit).ok_or_else(wrong)?;
+    number.checked_mul(*bytes).filter(|size| *size > 0).ok_or_else(|| format!("`{text}` is out of range"))
+}
+
 /// A size in bytes such as `512B`, `64KiB`, `1MiB`: at least one byte, at most 1 GiB. The error is a sentence.
 pub fn size(text: &str) -> Result<u64, String> {
     let wrong = || format!("`{text}` is no size (write it as in 64KiB or 1MiB)");

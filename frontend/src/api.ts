@@ -85,7 +85,7 @@ export interface Page {
   events: Event[];
   /** The same events as they came, one JSON text each. */
   texts: string[];
-  /** Cursor of the following, older page. */
+  /** Cursor of the following, older page; with `after` the id to go on with. */
   next: string | null;
 }
 

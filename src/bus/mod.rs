@@ -18,6 +18,8 @@ pub mod amqp;
 pub mod embedded;
 mod pending;
 
+pub use pending::ReplyLimits;
+
 /// A message bus.
 #[async_trait]
 pub trait Bus: Send + Sync + 'static {

@@ -2,23 +2,63 @@
 
 use std::{
     collections::HashMap,
-    sync::{Mutex, MutexGuard, PoisonError},
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
     time::Instant,
 };
 
+use fpesa_workers::memory::{MemoryBudget, OverBudget};
 use tokio::sync::oneshot;
 
 use crate::message::{CallError, Reply};
 
 type Answered = oneshot::Sender<Result<Reply, CallError>>;
 
+/// What replies to calls may be.
+#[derive(Debug, Clone)]
+pub struct ReplyLimits {
+    /// Most bytes of one.
+    pub max_bytes: usize,
+    /// Where their bytes are counted; `None` where whoever replied counts them already.
+    pub memory: Option<Arc<MemoryBudget>>,
+}
+
+impl Default for ReplyLimits {
+    fn default() -> Self {
+        Self { max_bytes: 8 * 1024 * 1024, memory: None }
+    }
+}
+
+impl ReplyLimits {
+    fn admit(&self, mut reply: Reply) -> Result<Reply, CallError> {
+        if reply.body.len() > self.max_bytes {
+            return Err(CallError::ReplyTooLarge);
+        }
+        if let Some(memory) = &self.memory {
+            reply.body = memory.guard(reply.body).map_err(|OverBudget| CallError::Overloaded)?;
+        }
+        Ok(reply)
+    }
+}
+
 /// Calls by correlation id.
 #[derive(Default)]
-pub(in crate::bus) struct Pending(Mutex<HashMap<String, Answered>>);
+pub(in crate::bus) struct Pending {
+    calls: Mutex<HashMap<String, Answered>>,
+    limits: ReplyLimits,
+}
 
 impl Pending {
+    pub(in crate::bus) fn new(limits: ReplyLimits) -> Self {
+        Self { calls: Mutex::default(), limits }
+    }
+
+    /// Most bytes of a reply: what has more need not be collected.
+    pub(in crate::bus) fn max_reply_bytes(&self) -> usize {
+        self.limits.max_bytes
+    }
+
     fn calls(&self) -> MutexGuard<'_, HashMap<String, Answered>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.calls.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     /// Waits for the reply of a call from now on.
@@ -36,7 +76,7 @@ impl Pending {
     /// Whether somebody still waited for it.
     pub(in crate::bus) fn answer(&self, reply: Reply) -> bool {
         let waiting = reply.properties.correlation_id.as_ref().and_then(|id| self.calls().remove(id));
-        waiting.is_some_and(|answered| answered.send(Ok(reply)).is_ok())
+        waiting.is_some_and(|answered| answered.send(self.limits.admit(reply)).is_ok())
     }
 
     /// Ends every call: what their requests came to is not known.

@@ -13,6 +13,7 @@ use super::{
 };
 use crate::{
     route::{
+        file::Method,
         invalid::Part,
         params::{self, Param},
         table::{Action, Body, Call, Publish, Route, Table},
@@ -236,16 +237,20 @@ fn operation_responses(table: &Table, described: &Described<'_>) -> Map<String, 
     let in_path = !route.path_params.0.is_empty();
     let statuses = [
         (400, true),
+        (403, route.method != Method::Get),
         (404, in_path || call),
         (405, in_path),
-        (406, true),
+        (406, call && route.method == Method::Get),
         (408, true),
         (413, route.body.is_some()),
         (414, true),
         (415, route.body.is_some()),
+        (417, true),
+        (421, true),
         (422, true),
         (431, true),
         (500, true),
+        (501, true),
         (502, call),
         (503, true),
         (504, true),
@@ -285,7 +290,6 @@ fn published(publish: &Publish) -> Json {
 }
 
 fn answered(table: &Table, described: &Described<'_>) -> Json {
-    let header = |name: &str| json!({ "$ref": format!("#/components/headers/{name}") });
     let ours = history(table, described.route);
     let content = match (&described.reply, ours) {
         (Some(schema), _) => json!({ "application/json": { "schema": schema } }),
@@ -295,13 +299,7 @@ fn answered(table: &Table, described: &Described<'_>) -> Json {
     };
     json!({
         "description": "The worker's answer.",
-        "headers": {
-            "X-Request-Id": header("X-Request-Id"),
-            "Link": header("Link"),
-            "ETag": header("ETag"),
-            "Cache-Control": header("Cache-Control"),
-            "Location": header("Location"),
-        },
+        "headers": parts::worker_headers(),
         "content": content,
     })
 }

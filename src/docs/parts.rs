@@ -8,7 +8,7 @@ use super::{
     schemas::reference,
     system,
 };
-use crate::message::PROBLEM;
+use crate::{http::reply::WORKER_HEADERS, message::PROBLEM};
 
 /// Schemas of our own.
 pub fn schemas(kinds: &[Kind]) -> Vec<(String, Json)> {
@@ -87,14 +87,26 @@ pub fn headers() -> Json {
         },
         "Location": header("Where the message can be read.", json!({ "type": "string", "format": "uri-reference" })),
         "Link": header("Further pages, relative to the request (RFC 8288).", text()),
+        "Content-Disposition": header("How the answer is meant to be shown or saved (RFC 6266).", text()),
+        "Content-Encoding": header("The content encoding of the answer.", text()),
+        "Content-Language": header("The language of the answer.", text()),
+        "X-Total-Count": header("How many there are in all.", text()),
         "Retry-After": header("Seconds after which to try again.", json!({ "type": "integer", "minimum": 0 })),
         "Preference-Applied": header("The preference that was followed (RFC 7240).", text()),
         "Allow": header("The methods that the path takes.", text()),
         "Accept": header("The type of body that the route takes.", text()),
+        "Accept-Encoding": header("The content encodings that the route takes.", text()),
         "Upgrade": header("What the path is for.", text()),
         "ETag": header("The version of what is answered.", text()),
         "Cache-Control": header("How long the answer may be kept.", text()),
     })
+}
+
+/// Headers of a worker's answer.
+pub fn worker_headers() -> Json {
+    let header = |name: &str| (name.to_owned(), json!({ "$ref": format!("#/components/headers/{name}") }));
+    let names = ["X-Request-Id", "Content-Encoding"].into_iter().chain(WORKER_HEADERS.map(|(_, _, name)| name));
+    Json::Object(names.map(header).collect())
 }
 
 /// Every flavour's responses, and the one of a worker's own.
@@ -109,11 +121,7 @@ pub fn responses(kinds: &[Kind], embedded: bool) -> Json {
         "worker".into(),
         json!({
             "description": "A worker may answer with any status from 200 to 599, and its own problem.",
-            "headers": {
-                "X-Request-Id": { "$ref": "#/components/headers/X-Request-Id" },
-                "Retry-After": { "$ref": "#/components/headers/Retry-After" },
-                "Location": { "$ref": "#/components/headers/Location" },
-            },
+            "headers": worker_headers(),
             "content": { PROBLEM: { "schema": reference("Problem", "") }, "*/*": {} },
         }),
     );

@@ -1,6 +1,7 @@
 //! Every problem that the gateway gives, as schemas and responses. They are made by the code that answers with them, so
 //! that what is documented is what is sent.
 
+use axum::http::StatusCode;
 use serde_json::{Map, Value as Json, json};
 
 use super::schemas::reference;
@@ -69,19 +70,23 @@ pub fn kinds() -> Vec<Kind> {
     let unknown = FieldError::named(Part::Query, "limt", "unknown", "this route takes limit, before, after");
     let mut kinds = vec![
         kind(Problem::body_incomplete(), ROUTES),
+        kind(Problem::invalid_host(), ALL),
         kind(Problem::wrong_subprotocol(), SYSTEM),
-        kind(Problem::origin_refused(), SYSTEM),
+        kind(Problem::origin_refused(), ALL),
         kind(Problem::not_found(), ALL),
         kind(Problem::method_not_allowed("GET, HEAD, POST"), ALL),
-        kind(Problem::not_acceptable("application/json"), ROUTES),
+        kind(Problem::not_acceptable("application/json"), CALLS),
         kind(Problem::body_timeout(10_000), ROUTES),
         kind(Problem::body_too_large(262_144), ROUTES),
         kind(Problem::uri_too_long(), ALL),
         kind(Problem::unsupported_media_type("application/json"), ROUTES),
         kind(Problem::rejected(&Reject::Invalid(vec![invalid, unknown])), ROUTES),
+        kind(Problem::expectation_failed(), ALL),
+        kind(Problem::misdirected_request(), ALL),
         kind(Problem::not_a_websocket(), SYSTEM),
         kind(Problem::headers_too_large(), ALL),
         kind(Problem::internal(), ALL),
+        kind(Problem::unsupported_transfer_coding(), ALL),
         kind(Problem::invalid_reply(), CALLS),
         kind(Problem::overloaded(), ALL),
         kind(Problem::reload_refused(1, &Reloaded::default()), SYSTEM),
@@ -151,7 +156,10 @@ pub fn schema(problem: &Problem) -> Json {
         let schema = match (name.as_str(), value) {
             ("type" | "title" | "status" | "detail" | "instance", _) => continue,
             // The link to the broker may break before a call is sent, and after.
-            ("outcome", _) if problem.suffix() == "broker-unavailable" => json!({ "enum": ["not-sent", "unknown"] }),
+            // Or there is no room for the answer.
+            ("outcome", _) if matches!(problem.suffix(), "broker-unavailable" | "overloaded") => {
+                json!({ "enum": ["not-sent", "unknown"] })
+            }
             ("outcome", value) => json!({ "const": value }),
             ("errors", _) => {
                 json!({ "type": "array", "minItems": 1, "maxItems": 20, "items": reference("FieldError", "") })
@@ -219,6 +227,10 @@ fn response(problems: &[&Problem], worker: bool) -> Json {
                 _ => continue,
             };
             headers.insert(name.into(), json!({ "$ref": format!("#/components/headers/{name}") }));
+        }
+        // The same problem is given for a body's type and for its content encoding, each with its header.
+        if problem.status == StatusCode::UNSUPPORTED_MEDIA_TYPE {
+            headers.insert("Accept-Encoding".into(), json!({ "$ref": "#/components/headers/Accept-Encoding" }));
         }
     }
     json!({

@@ -97,7 +97,7 @@ fn operation(ids: &[&str], path: &str, summary: &str, answers: Vec<(u16, String,
         }
         responses.insert(status.to_string(), response);
     }
-    for status in [414, 431, 500] {
+    for status in [400, 414, 417, 421, 431, 500, 501] {
         responses.insert(status.to_string(), refused(status));
     }
     let mut parameters = vec![json!({ "$ref": "#/components/parameters/X-Request-Id" })];

@@ -3,11 +3,13 @@
 use std::{
     future::poll_fn,
     pin::{Pin, pin},
+    sync::Arc,
     task::{Context, Poll, ready},
     time::Duration,
 };
 
 use bytes::{Bytes, BytesMut};
+use fpesa_workers::memory::{Held, MIN_COUNTED_BYTES, MemoryBudget, OverBudget};
 use hyper::body::{Body as _, Incoming};
 use tokio::time::{Instant, sleep_until};
 
@@ -30,6 +32,8 @@ pub(super) struct Pace {
 pub(super) enum BodyError {
     /// It has more bytes than the limit.
     TooLarge,
+    /// What this process holds already leaves no room for it.
+    OverBudget,
     /// It broke off.
     Incomplete,
     /// It did not come within [`Pace::timeout`].
@@ -50,14 +54,15 @@ impl Pace {
     }
 }
 
-/// Reads the whole body, at most `limit` bytes.
+/// Reads the whole body, at most `limit` bytes, with what is held of `memory` for a large one.
 pub(super) async fn read(
     body: &mut Incoming,
     limit: u64,
     pace: Pace,
     connection: &Connection,
-) -> Result<Bytes, BodyError> {
-    let mut reader = Reader { body: Pin::new(body), limit, received: 0, parts: Parts::None };
+    memory: &Arc<MemoryBudget>,
+) -> Result<(Bytes, Option<Held>), BodyError> {
+    let mut reader = Reader { body: Pin::new(body), limit, received: 0, parts: Parts::None, memory, held: None };
     // No timer for what is ready at the second poll, which follows the first at once. A body that came with its head is:
     // hyper reads it no sooner than it is asked for.
     let mut looked = false;
@@ -100,6 +105,9 @@ struct Reader<'b> {
     limit: u64,
     received: u64,
     parts: Parts,
+    memory: &'b Arc<MemoryBudget>,
+    /// Of a body that turned out to be large: its bytes count as they come.
+    held: Option<Held>,
 }
 
 /// What came of a body; one frame is not copied.
@@ -110,7 +118,7 @@ enum Parts {
 }
 
 impl Reader<'_> {
-    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<Bytes, BodyError>> {
+    fn poll(&mut self, context: &mut Context<'_>) -> Poll<Result<(Bytes, Option<Held>), BodyError>> {
         loop {
             let frame = match ready!(self.body.as_mut().poll_frame(context)) {
                 None => break,
@@ -122,6 +130,9 @@ impl Reader<'_> {
             self.received += data.len() as u64;
             if self.received > self.limit {
                 return Poll::Ready(Err(BodyError::TooLarge));
+            }
+            if self.count(data.len()).is_err() {
+                return Poll::Ready(Err(BodyError::OverBudget));
             }
             self.parts = match std::mem::replace(&mut self.parts, Parts::None) {
                 Parts::None => Parts::One(data),
@@ -137,11 +148,23 @@ impl Reader<'_> {
                 }
             };
         }
-        Poll::Ready(Ok(match std::mem::replace(&mut self.parts, Parts::None) {
+        let bytes = match std::mem::replace(&mut self.parts, Parts::None) {
             Parts::None => Bytes::new(),
             Parts::One(bytes) => bytes,
             Parts::Many(all) => all.freeze(),
-        }))
+        };
+        Poll::Ready(Ok((bytes, self.held.take())))
+    }
+
+    /// Counts so many bytes more, which are among those that were received.
+    fn count(&mut self, bytes: usize) -> Result<(), OverBudget> {
+        let received = usize::try_from(self.received).unwrap_or(usize::MAX);
+        match &mut self.held {
+            Some(held) => held.grow(bytes)?,
+            None if received >= MIN_COUNTED_BYTES => self.held = Some(self.memory.hold(received)?),
+            None => {}
+        }
+        Ok(())
     }
 }
 

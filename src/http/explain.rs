@@ -13,6 +13,7 @@ use serde_json::{Map, Value, value::RawValue};
 
 use super::{
     gateway::request_id,
+    head::check_head,
     intake::{self, BodyCheck, Prefer, Target},
     problem::Problem,
     system,
@@ -137,7 +138,7 @@ fn judge<'t>(table: &'t Table, asked: &Asked, explained: &mut Explained<'t>) -> 
     if asked.method == Method::OPTIONS {
         return Ok(Verdict::Own);
     }
-    intake::limits(&asked.headers, &asked.uri)?;
+    check_head(&asked.headers, &asked.uri)?;
     if let Some(own) = system::own(&asked.method, asked.uri.path()) {
         return own.map(|()| Verdict::Own);
     }
@@ -146,7 +147,6 @@ fn judge<'t>(table: &'t Table, asked: &Asked, explained: &mut Explained<'t>) -> 
         Target::Page(_) => return Ok(Verdict::Own),
     };
     explained.route = Some(route);
-    intake::acceptable(route, &asked.headers)?;
     let body = BodyCheck::new(route, &asked.headers).whole(asked.body.clone())?;
     let headers = intake::texts(route, &asked.headers)?;
     let request = intake::request(&asked.uri, &values, &headers, body);

@@ -8,13 +8,13 @@ use axum::{
         FromRequestParts as _, WebSocketUpgrade,
         ws::{Message, WebSocket},
     },
-    http::{HeaderMap, Response, header, request::Parts},
+    http::{Response, header, request::Parts},
     response::IntoResponse as _,
 };
 use bytes::Bytes;
 use futures::{Sink, SinkExt as _, Stream, StreamExt as _, future};
 
-use super::{connection::Connection, problem::Problem, state::Gateway};
+use super::{connection::Connection, head::request_host, origin, problem::Problem, state::Gateway};
 use crate::feed::{self, Frame};
 
 /// Largest frame and message that a client may send.
@@ -30,9 +30,8 @@ pub async fn upgrade(gateway: &Gateway, parts: &mut Parts, connection: &Connecti
     let Ok(upgrade) = WebSocketUpgrade::from_request_parts(parts, &()).await else {
         return Err(Problem::not_a_websocket());
     };
-    if !same_origin(&parts.headers) && !allowed_origin(&parts.headers, &gateway.settings.cors.origins) {
-        return Err(Problem::origin_refused());
-    }
+    let host = request_host(&parts.headers, &parts.uri, parts.version)?;
+    origin::check(&parts.headers, host, &gateway.settings.cors.origins)?;
     let offered = parts.headers.get_all(header::SEC_WEBSOCKET_PROTOCOL).iter().filter_map(|value| value.to_str().ok());
     if !offered.flat_map(|value| value.split(',')).any(|protocol| PROTOCOLS.contains(&protocol.trim())) {
         return Err(Problem::wrong_subprotocol());
@@ -67,17 +66,4 @@ fn frames(socket: WebSocket) -> Frames {
             })
         });
     Box::pin(both.take_while(|frame| future::ready(frame.is_some())).filter_map(future::ready))
-}
-
-/// A browser names its origin; whoever names none is no browser.
-pub(super) fn same_origin(headers: &HeaderMap) -> bool {
-    let Some(origin) = headers.get(header::ORIGIN) else { return true };
-    let host = headers.get(header::HOST).and_then(|host| host.to_str().ok());
-    let origin = origin.to_str().ok().and_then(|origin| origin.split_once("://")).map(|(_, host)| host);
-    origin.is_some() && origin == host
-}
-
-fn allowed_origin(headers: &HeaderMap, allowed: &[String]) -> bool {
-    let origin = headers.get(header::ORIGIN).and_then(|origin| origin.to_str().ok());
-    origin.is_some_and(|origin| allowed.iter().any(|allowed| allowed == "*" || allowed == origin))
 }

@@ -11,22 +11,26 @@ use axum::{
     body::{Body, Bytes},
     http::{HeaderMap, HeaderName, HeaderValue, Request, Response, StatusCode, header},
 };
+use fpesa_workers::memory::{Held, MIN_COUNTED_BYTES, OverBudget};
 use futures::FutureExt as _;
+use http_body_util::BodyExt as _;
 use hyper::body::{Body as _, Incoming};
 use uuid::Uuid;
 
 use super::{
     body::{self, BodyError, Pace},
     connection::Connection,
+    head::{check_head, expects_continue, request_host},
     intake::{self, BodyCheck, Prefer, Target, accepts, text},
     metrics::CallOutcome,
+    origin,
     problem::Problem,
     reply,
     state::Gateway,
     system,
 };
 use crate::{
-    message::{Message, Outcome},
+    message::{CallError, Message, Outcome},
     route::{
         map::Order,
         schema::Schema,
@@ -70,22 +74,32 @@ impl Gateway {
     ) -> Result<Response<Body>, Problem> {
         let in_force = self.vitals.live.get();
         let (_place, _under_way);
+        // The body's bytes count until the bus is done with what became of them.
+        let _held;
         // Nothing of the request outlives this: while the bus is waited for, its buffer is the connection's again.
         let (route, order, prefer, accept) = {
-            let (mut parts, body) = request.into_parts();
-            intake::limits(&parts.headers, &parts.uri)?;
+            let (mut parts, incoming) = request.into_parts();
+            check_head(&parts.headers, &parts.uri)?;
+            let host = request_host(&parts.headers, &parts.uri, parts.version)?;
             if let Some(taken) = system::own(&parts.method, parts.uri.path()) {
+                system::check_host(&self.vitals.hosts, parts.uri.path(), host)?;
                 taken?;
-                return system::answer(self, &mut parts, connection).await;
+                return system::answer(self, &mut parts, connection)
+                    .await
+                    .and_then(|answer| self.within_memory(answer));
             }
+            self.vitals.hosts.check_public(host)?;
             let (route, values) = match intake::find(&in_force.table, &parts.method, parts.uri.path(), &parts.headers)?
             {
                 Target::Route(route, values) => (route, values),
                 Target::Page(file) => return Ok(file),
             };
             *found = Some(route.clone());
-            intake::acceptable(route, &parts.headers)?;
-            let body = self.read_body(route, &parts.headers, body, connection).await?;
+            if !parts.method.is_safe() {
+                origin::check(&parts.headers, host, &self.settings.cors.origins)?;
+            }
+            let body;
+            (body, _held) = self.read_body(route, &parts.headers, incoming, connection).await?;
             // Not before: those that send slowly would keep the places from those that are ready.
             _place = self.places.try_acquire().map_err(|_| Problem::overloaded())?;
             _under_way = self.vitals.metrics.under_way();
@@ -93,9 +107,12 @@ impl Gateway {
             let request = intake::request(&parts.uri, &values, &headers, body);
             let prefer = Prefer::of(&parts.headers);
             let order = intake::order(route, &request, &prefer)?;
+            // What a call has done is not undone by ruling out its answer: only where nothing is changed can it be refused.
             let accept = match order {
-                Order::Call { .. } => text(&parts.headers, &header::ACCEPT).map(Cow::into_owned),
-                Order::Publish { .. } => None,
+                Order::Call { .. } if parts.method.is_safe() => {
+                    text(&parts.headers, &header::ACCEPT).map(Cow::into_owned)
+                }
+                Order::Call { .. } | Order::Publish { .. } => None,
             };
             (route, order, prefer, accept)
         };
@@ -107,6 +124,22 @@ impl Gateway {
                 self.call(route, message, timeout, reply, accept.as_deref(), request_id).await
             }
         }
+    }
+
+    /// An answer of the gateway's own; a large one that was made for this request alone is counted until it is sent.
+    fn within_memory(&self, answer: Response<Body>) -> Result<Response<Body>, Problem> {
+        let is_shared = answer.headers().contains_key(header::ETAG);
+        let size = answer.body().size_hint().exact().and_then(|size| usize::try_from(size).ok()).unwrap_or_default();
+        if is_shared || size < MIN_COUNTED_BYTES {
+            return Ok(answer);
+        }
+        let mut held = Some(self.vitals.memory.hold(size).map_err(|OverBudget| Problem::out_of_memory())?);
+        // Text of ours is one frame, which counts until its last byte is sent.
+        let mut guard = move |bytes| match held.take() {
+            Some(held) => held.guard(bytes),
+            None => bytes,
+        };
+        Ok(answer.map(|body| Body::new(body.map_frame(move |frame| frame.map_data(&mut guard)))))
     }
 
     async fn publish(
@@ -160,55 +193,72 @@ impl Gateway {
     ) -> Result<Response<Body>, Problem> {
         let Ok(_place) = self.calls.try_acquire() else { return Err(Problem::overloaded()) };
         let id = message.properties.message_id.clone().unwrap_or_default();
-        let answered = match self.vitals.bus.call(message, Instant::now() + timeout).await {
-            Ok(reply) => reply::answer(reply, schema, request_id),
+        let reply = match self.vitals.bus.call(message, Instant::now() + timeout).await {
+            Ok(reply) => reply,
             Err(error) => {
+                if error == CallError::ReplyTooLarge {
+                    let limit = self.settings.reply.max_size;
+                    tracing::warn!(
+                        route = route.id,
+                        id,
+                        limit,
+                        request_id,
+                        "a worker's reply is over `reply.max_size`"
+                    );
+                }
                 self.vitals.metrics.called(&route.id, CallOutcome::Failed(error));
                 return Err(Problem::call(error, &id));
             }
         };
-        let Some(response) = answered else {
-            tracing::warn!(route = route.id, "a worker's reply is not what it must be");
+        let correlation_id = reply.properties.correlation_id.clone();
+        let response = reply::response(reply, schema, request_id).map_err(|reason| {
+            tracing::warn!(route = route.id, reason, correlation_id, request_id, "a worker's reply can't be passed on");
             self.vitals.metrics.called(&route.id, CallOutcome::InvalidReply);
-            return Err(Problem::invalid_reply());
-        };
+            Problem::invalid_reply()
+        })?;
         let good = response.status().as_u16() < 400;
         self.vitals.metrics.called(&route.id, if good { CallOutcome::Answered } else { CallOutcome::Problem });
-        let given = text(response.headers(), &header::CONTENT_TYPE).unwrap_or_default();
-        if good && !accepts(accept, &given) {
-            return Err(Problem::not_acceptable(&given));
+        match text(response.headers(), &header::CONTENT_TYPE) {
+            Some(given) if good && !accepts(accept, &given) => Err(Problem::not_acceptable(&given)),
+            _ => Ok(response),
         }
-        Ok(response)
     }
 
-    /// The whole body, within the route's size and the time for all of it.
+    /// The whole body, within the route's size and the time for all of it. With what is held for a large one.
     async fn read_body(
         &self,
         route: &Route,
         headers: &HeaderMap,
         mut body: Incoming,
         connection: &Connection,
-    ) -> Result<Bytes, Problem> {
+    ) -> Result<(Bytes, Option<Held>), Problem> {
         if body.is_end_stream() {
-            return Ok(Bytes::new());
+            return Ok((Bytes::new(), None));
         }
         let check = BodyCheck::new(route, headers);
         let announced = body.size_hint().exact();
+        // Who waits for `100 Continue` is answered without: it sends no body then.
+        let waits = expects_continue(headers);
+        if waits && check.wants_none() {
+            return Ok((BodyCheck::unwanted(), None));
+        }
         if let Err(problem) = check.announced(announced) {
-            body::drain(&mut body).await;
+            if !waits {
+                body::drain(&mut body).await;
+            }
             return Err(problem);
         }
         let limit = check.limit();
-        let read = if announced.is_some_and(|size| size > limit) {
-            Err(BodyError::TooLarge)
-        } else {
-            body::read(&mut body, limit, self.pace(), connection).await
-        };
-        let bytes = match read {
-            Ok(bytes) => Some(bytes),
+        let read = body::read(&mut body, limit, self.pace(), connection, &self.vitals.memory).await;
+        let (bytes, held) = match read {
+            Ok((bytes, held)) => (Some(bytes), held),
             Err(BodyError::TooLarge) => {
                 body::drain(&mut body).await;
-                None
+                (None, None)
+            }
+            Err(BodyError::OverBudget) => {
+                body::drain(&mut body).await;
+                return Err(Problem::out_of_memory());
             }
             Err(BodyError::Incomplete) => return Err(Problem::body_incomplete()),
             Err(error @ (BodyError::Timeout | BodyError::TooSlow)) => {
@@ -220,7 +270,7 @@ impl Gateway {
                 });
             }
         };
-        check.read(bytes)
+        Ok((check.read(bytes)?, held))
     }
 
     fn pace(&self) -> Pace {

@@ -10,18 +10,14 @@ use axum::{
 use time::OffsetDateTime;
 use uuid::Uuid;
 
-use super::{assets, problem::Problem};
+use super::{assets, head::expects_continue, problem::Problem};
 use crate::route::{
-    file::Method,
+    file::{Method, Payload},
     invalid::{FieldError, Part},
     map::{self, Order, Reject},
     table::{self, Action, Match, Route, Table},
 };
 
-/// Most bytes of a request's header block.
-const MAX_HEADERS: usize = 16 * 1024;
-/// Most bytes of a request's URI.
-const MAX_URI: usize = 8 * 1024;
 /// What is read of a body where none is allowed, to say so.
 const UNWANTED_BODY: u64 = 64 * 1024;
 
@@ -36,18 +32,6 @@ pub enum Target<'t, 'p> {
     Page(Response<Body>),
 }
 
-/// Refuses headers and URIs that are over their limits.
-pub fn limits(headers: &HeaderMap, uri: &Uri) -> Result<(), Problem> {
-    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + 4).sum();
-    if size > MAX_HEADERS {
-        return Err(Problem::headers_too_large());
-    }
-    if uri.path_and_query().map_or(0, |whole| whole.as_str().len()) > MAX_URI {
-        return Err(Problem::uri_too_long());
-    }
-    Ok(())
-}
-
 /// The route of a request, or the page's file; 404 or 405 where there is neither.
 pub fn find<'t, 'p>(
     table: &'t Table,
@@ -55,7 +39,7 @@ pub fn find<'t, 'p>(
     path: &'p str,
     headers: &HeaderMap,
 ) -> Result<Target<'t, 'p>, Problem> {
-    let Some(method) = known(method) else { return Err(not_here(&table.find(Method::Get, path), path, headers)) };
+    let Some(method) = known(method) else { return Err(not_here(&table.find_any(path), path, headers)) };
     match table.find(method, path) {
         Match::Found(route, values) => Ok(Target::Route(route, values)),
         found => match assets::asset(path, headers).filter(|_| method == Method::Get) {
@@ -75,37 +59,31 @@ pub fn known(method: &HttpMethod) -> Option<Method> {
 fn not_here(found: &Match<'_, '_>, path: &str, headers: &HeaderMap) -> Problem {
     let mut allowed: Vec<&str> = match found {
         Match::WrongMethod(methods) => methods.iter().map(|method| method.name()).collect(),
+        // Not of a method that is asked for without being found.
         Match::Found(route, _) => vec![route.method.name()],
         Match::Nothing if assets::asset(path, headers).is_some() => vec!["GET"],
         Match::Nothing => return Problem::not_found(),
     };
-    if allowed.contains(&"GET") {
-        allowed.push("HEAD");
+    if let Some(get) = allowed.iter().position(|method| *method == "GET") {
+        allowed.insert(get + 1, "HEAD");
     }
     Problem::method_not_allowed(&allowed.join(", "))
-}
-
-/// Refuses what could only be answered with a type that the client rules out. What a call is answered with is known
-/// when its reply is there.
-pub fn acceptable(route: &Route, headers: &HeaderMap) -> Result<(), Problem> {
-    const ANSWER: &str = "application/json";
-    let accept = text(headers, &header::ACCEPT);
-    if matches!(route.action, Action::Publish(_)) && !accepts(accept.as_deref(), ANSWER) {
-        return Err(Problem::not_acceptable(ANSWER));
-    }
-    Ok(())
 }
 
 /// What a route makes of a body, asked while it is read.
 pub struct BodyCheck<'a> {
     wanted: Option<&'a table::Body>,
+    /// Whether the body may be in a content coding: it goes on as it came, and the coding is told with it.
+    any_coding: bool,
     headers: &'a HeaderMap,
 }
 
 impl<'a> BodyCheck<'a> {
     /// The check of a route's body.
     pub fn new(route: &'a Route, headers: &'a HeaderMap) -> Self {
-        Self { wanted: route.body.as_ref(), headers }
+        let wanted = route.body.as_ref();
+        let untouched = matches!(&route.action, Action::Publish(publish) if publish.payload == Payload::Body);
+        Self { wanted, any_coding: untouched && wanted.is_some_and(|body| !body.json), headers }
     }
 
     /// Most bytes that are read.
@@ -113,9 +91,20 @@ impl<'a> BodyCheck<'a> {
         self.wanted.map_or(UNWANTED_BODY, |body| body.max_size)
     }
 
-    /// Refuses a type that is not the route's, as soon as it is known that there is a body: before it is read.
+    /// Refuses, before any of it is read, a body whose type is not the route's or that is too large by its announced size;
+    /// `None` is a size that is not known yet.
     pub fn announced(&self, size: Option<u64>) -> Result<(), Problem> {
-        if size.is_some_and(|size| size > 0) { self.right_type() } else { Ok(()) }
+        let there = size.map_or_else(
+            || self.headers.contains_key(header::CONTENT_TYPE) || expects_continue(self.headers),
+            |size| size > 0,
+        );
+        if there {
+            self.right_type()?;
+        }
+        match self.wanted {
+            Some(body) if size.is_some_and(|size| size > body.max_size) => Err(Problem::body_too_large(body.max_size)),
+            _ => Ok(()),
+        }
     }
 
     /// The body as the mapping gets it; `None` stands for more than [`Self::limit`] bytes.
@@ -124,9 +113,18 @@ impl<'a> BodyCheck<'a> {
             (Some(bytes), _) if bytes.is_empty() => Ok(bytes),
             (Some(bytes), _) => self.right_type().map(|()| bytes),
             (None, Some(body)) => Err(Problem::body_too_large(body.max_size)),
-            // Where no body is allowed its size does not matter: the mapping refuses it.
-            (None, None) => Ok(Bytes::from_static(b"-")),
+            (None, None) => Ok(Self::unwanted()),
         }
+    }
+
+    /// What a body that no route wants is to the mapping, which refuses it whatever it says.
+    pub fn unwanted() -> Bytes {
+        Bytes::from_static(b"-")
+    }
+
+    /// Whether the route takes no body at all.
+    pub fn wants_none(&self) -> bool {
+        self.wanted.is_none()
     }
 
     /// All of it at once, for a body that is there already.
@@ -139,10 +137,14 @@ impl<'a> BodyCheck<'a> {
     fn right_type(&self) -> Result<(), Problem> {
         let Some(wanted) = self.wanted else { return Ok(()) };
         let given = text(self.headers, &header::CONTENT_TYPE);
-        if given.is_some_and(|given| wanted.takes(&given)) {
-            return Ok(());
+        if !given.is_some_and(|given| wanted.takes(&given)) {
+            return Err(Problem::unsupported_media_type(&wanted.content_type));
         }
-        Err(Problem::unsupported_media_type(&wanted.content_type))
+        let codings = self.headers.get_all(header::CONTENT_ENCODING);
+        if !self.any_coding && codings.iter().any(|coding| !coding.as_bytes().eq_ignore_ascii_case(b"identity")) {
+            return Err(Problem::unsupported_content_coding());
+        }
+        Ok(())
     }
 }
 

@@ -99,11 +99,11 @@ impl CallOutcome {
         match self {
             Self::Answered => 0,
             Self::Problem => 1,
-            Self::InvalidReply => 2,
+            Self::InvalidReply | Self::Failed(CallError::ReplyTooLarge) => 2,
             Self::Failed(CallError::NoWorker) => 3,
             Self::Failed(CallError::Timeout) => 4,
             Self::Failed(CallError::NotSent(_) | CallError::Rejected) => 5,
-            Self::Failed(CallError::Unknown) => 6,
+            Self::Failed(CallError::Unknown | CallError::Overloaded) => 6,
         }
     }
 }
@@ -134,6 +134,10 @@ pub struct Readings {
     pub reload_failures: u64,
     /// Whether the files as they were last looked at are in force.
     pub reload_ok: bool,
+    /// Bytes of large bodies, replies and pages that are held now.
+    pub memory_held: u64,
+    /// How many of them may be.
+    pub memory_limit: u64,
     /// Sessions of the embedded feed.
     pub feed_sessions: u64,
     /// Messages that slow sessions of the embedded feed missed.
@@ -409,6 +413,8 @@ impl Collector for ReadingsCollector {
             ("fpesa_bus_up", "Whether the bus takes messages", u64::from(readings.bus_up)),
             ("fpesa_reload_generation", "Generation of the table in force", readings.generation),
             ("fpesa_reload_ok", "Whether the files as they are took effect", u64::from(readings.reload_ok)),
+            ("fpesa_memory_held_bytes", "Bytes of large bodies, replies and pages held now", readings.memory_held),
+            ("fpesa_memory_limit_bytes", "How many of those may be held", readings.memory_limit),
             ("fpesa_feed_sessions", "Sessions of the embedded feed", readings.feed_sessions),
         ] {
             let gauge = ConstGauge::new(i64::try_from(value).unwrap_or(i64::MAX));

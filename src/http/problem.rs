@@ -111,6 +111,54 @@ impl Problem {
         }
     }
 
+    /// The body is in a content coding, such as gzip, and the route reads bodies.
+    pub fn unsupported_content_coding() -> Self {
+        let detail = "This route takes a body without a content encoding: send it as it is, without Content-Encoding.";
+        Self::new(StatusCode::UNSUPPORTED_MEDIA_TYPE, "unsupported-media-type", "Unsupported media type", detail)
+            .header(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"))
+    }
+
+    /// The body comes in a transfer coding that the HTTP layer does not undo (RFC 9112 section 6.1).
+    pub fn unsupported_transfer_coding() -> Self {
+        Self::new(
+            StatusCode::NOT_IMPLEMENTED,
+            "unsupported-transfer-coding",
+            "Unsupported transfer coding",
+            "A body is taken as it is or in chunks: `Transfer-Encoding: chunked` and nothing else.",
+        )
+        .header(header::CONNECTION, HeaderValue::from_static("close"))
+    }
+
+    /// An `Expect` header with anything but `100-continue`.
+    pub fn expectation_failed() -> Self {
+        Self::new(
+            StatusCode::EXPECTATION_FAILED,
+            "expectation-failed",
+            "Expectation failed",
+            "The only expectation that can be met is `Expect: 100-continue`.",
+        )
+    }
+
+    /// No `Host`, several, or one that is none (RFC 9112 section 3.2).
+    pub fn invalid_host() -> Self {
+        Self::new(
+            StatusCode::BAD_REQUEST,
+            "invalid-host",
+            "Invalid host",
+            "An HTTP/1.1 request has exactly one Host header, with a host name or address and perhaps a port.",
+        )
+    }
+
+    /// A host that this process does not answer for.
+    pub fn misdirected_request() -> Self {
+        Self::new(
+            StatusCode::MISDIRECTED_REQUEST,
+            "misdirected-request",
+            "Misdirected request",
+            "This server does not answer for the request's host. The setting `hosts` names the hosts that it answers for.",
+        )
+    }
+
     /// Nothing that the client accepts can be given.
     pub fn not_acceptable(given: &str) -> Self {
         let detail = format!("This route answers with {given}, which the Accept header rules out.");
@@ -181,6 +229,18 @@ impl Problem {
         .retry_later()
     }
 
+    /// The bytes that are held here leave no room for the request's body.
+    pub fn out_of_memory() -> Self {
+        Self { detail: "Too many bytes are under way here; nothing was sent.".into(), ..Self::overloaded() }
+    }
+
+    /// The bytes that are held here leave no room for the answer: what was asked for may have been done.
+    pub fn reply_without_room() -> Self {
+        let problem =
+            Self { detail: "Too many bytes are under way here to take the answer.".into(), ..Self::overloaded() };
+        problem.with("outcome", "unknown")
+    }
+
     /// The process ends and takes nothing new.
     pub fn stopping() -> Self {
         Self::overloaded()
@@ -196,9 +256,9 @@ impl Problem {
         )
     }
 
-    /// An origin that may not open the feed.
+    /// A page of another origin that may not do this.
     pub fn origin_refused() -> Self {
-        let detail = "The feed can't be opened from this origin.";
+        let detail = "A page of another origin may not do this, unless the setting `cors.origins` names that origin.";
         Self::new(StatusCode::FORBIDDEN, "origin-refused", "Origin refused", detail)
     }
 
@@ -335,6 +395,8 @@ impl Problem {
             .with("correlation_id", correlation_id),
             CallError::NotSent(away) => Self::away(away),
             CallError::Rejected => Self::publish(Outcome::Rejected, ""),
+            CallError::ReplyTooLarge => Self::invalid_reply(),
+            CallError::Overloaded => Self::reply_without_room(),
             CallError::Unknown => Self::new(
                 StatusCode::SERVICE_UNAVAILABLE,
                 "broker-unavailable",

@@ -6,16 +6,18 @@ use axum::{
     body::Body,
     http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, header},
 };
+use fpesa_workers::memory::MemoryBudget;
 use futures::future::BoxFuture;
 use serde_json::{Value, json};
 use tokio_util::sync::CancellationToken;
 
 use super::{
     degraded::Degraded,
-    feed::same_origin,
     gateway::{PREFERENCE_APPLIED, REQUEST_ID, request_id},
+    head::{HostPolicy, check_head, request_host},
     intake::Prefer,
     metrics::{Metrics, Readings},
+    origin,
     problem::Problem,
 };
 use crate::{
@@ -42,12 +44,16 @@ pub struct Vitals {
     pub feed: Option<Arc<Feed>>,
     /// What is counted.
     pub metrics: Arc<Metrics>,
+    /// What large bodies, replies and pages are counted in.
+    pub memory: Arc<MemoryBudget>,
     /// This process's own workers.
     pub workers: Arc<dyn Fn() -> Consuming + Send + Sync>,
     /// Looks whether this process's own workers could do their work, their store being there; `None` without workers.
     pub able: Option<Look>,
     /// Asks for a look at the table's files.
     pub reload: Ask,
+    /// Which hosts are answered for.
+    pub hosts: HostPolicy,
     /// Ends everything.
     pub shutdown: CancellationToken,
 }
@@ -105,14 +111,18 @@ impl Vitals {
 
     /// `POST /reload`: looks at the table's files at once, and answers whether they are in force. It tells nothing that
     /// `/readyz` does not, and does nothing that an edit does not: whoever reaches the port may ask, other origins' pages
-    /// may not.
-    pub(super) async fn reload(&self, method: &Method, headers: &HeaderMap) -> Result<Response<Body>, Problem> {
+    /// may not, whatever `cors.origins` names.
+    pub(super) async fn reload(
+        &self,
+        method: &Method,
+        headers: &HeaderMap,
+        host: &str,
+    ) -> Result<Response<Body>, Problem> {
         if *method != Method::POST {
             return Err(Problem::method_not_allowed("POST"));
         }
-        if !same_origin(headers) {
-            return Err(Problem::origin_refused());
-        }
+        self.hosts.check_operator(host)?;
+        origin::check(headers, host, &[])?;
         if Prefer::of(headers).respond_async {
             self.reload.begin().ok_or_else(Problem::overloaded)?;
             let mut response = json_answer(StatusCode::ACCEPTED, &json!({ "generation": self.live.get().generation }));
@@ -143,6 +153,8 @@ impl Vitals {
             generation: self.live.get().generation,
             reload_failures: self.live.failures(),
             reload_ok: self.live.reloaded().ok,
+            memory_held: self.memory.held() as u64,
+            memory_limit: self.memory.limit() as u64,
             feed_sessions: self.feed.as_ref().map_or(0, |feed| feed.session_count() as u64),
             feed_dropped: self.feed.as_ref().map_or(0, |feed| feed.dropped()),
         });
@@ -158,24 +170,32 @@ impl Vitals {
     /// Answers a request to workers that listen: health, readiness and metrics, and nothing else.
     pub async fn handle<B>(self: Arc<Self>, request: Request<B>) -> Response<Body> {
         let id = request_id(request.headers());
-        let known = matches!(trimmed(request.uri().path()), "/healthz" | "/readyz" | "/metrics");
-        let mut response = match trimmed(request.uri().path()) {
-            "/reload" => match self.reload(request.method(), request.headers()).await {
-                Ok(answer) => answer,
-                Err(problem) => problem.into_response(&id),
-            },
-            _ if !known => Problem::not_found().into_response(&id),
-            _ if !matches!(*request.method(), Method::GET | Method::HEAD) => {
-                Problem::method_not_allowed("GET, HEAD").into_response(&id)
-            }
-            "/readyz" => self.workers_ready(asks_for_all(request.uri().query())).await,
-            "/metrics" => self.metrics().await,
-            _ => healthy(),
-        };
+        let mut response = self.answer(&request).await.unwrap_or_else(|problem| problem.into_response(&id));
         if let Ok(value) = HeaderValue::from_str(&id) {
             response.headers_mut().insert(REQUEST_ID, value);
         }
         response
+    }
+
+    async fn answer<B>(&self, request: &Request<B>) -> Result<Response<Body>, Problem> {
+        check_head(request.headers(), request.uri())?;
+        let host = request_host(request.headers(), request.uri(), request.version())?;
+        let path = trimmed(request.uri().path());
+        if path == "/reload" {
+            return self.reload(request.method(), request.headers(), host).await;
+        }
+        self.hosts.check_probe(host)?;
+        if !matches!(path, "/healthz" | "/readyz" | "/metrics") {
+            return Err(Problem::not_found());
+        }
+        if !matches!(*request.method(), Method::GET | Method::HEAD) {
+            return Err(Problem::method_not_allowed("GET, HEAD"));
+        }
+        Ok(match path {
+            "/readyz" => self.workers_ready(asks_for_all(request.uri().query())).await,
+            "/metrics" => self.metrics().await,
+            _ => healthy(),
+        })
     }
 }
 

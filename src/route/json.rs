@@ -23,6 +23,10 @@ pub struct Malformed {
 /// Parses one JSON text (RFC 8259) without duplicate keys (compared after unescaping), lone surrogates, numbers
 /// outside the range of a 64-bit float, or more than [`MAX_DEPTH`] levels.
 pub fn parse(text: &[u8]) -> Result<Value, Malformed> {
+    if text.starts_with("\u{feff}".as_bytes()) {
+        let detail = "it begins with a byte order mark (U+FEFF), which JSON does not have: send it without".to_owned();
+        return Err(Malformed { line: 1, column: 1, detail });
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(text);
     let value = Strict { depth: 0 }.deserialize(&mut deserializer);
     value.and_then(|value| deserializer.end().map(|()| value)).map_err(|error| {

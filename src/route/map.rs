@@ -14,6 +14,7 @@ use time::OffsetDateTime;
 use uuid::Uuid;
 
 use super::{
+    escapes,
     file::Payload,
     invalid::{FieldError, MOST_ERRORS, Part, body_errors},
     json::{self, Malformed},
@@ -120,17 +121,39 @@ pub fn map<'r>(route: &'r Route, request: &Request<'_>) -> Result<Order<'r>, Rej
 pub fn parameters(route: &Route, request: &Request<'_>, errors: &mut Vec<FieldError>) -> Given {
     let mut path: Vec<(&str, Cow<'_, str>)> = Vec::with_capacity(request.path_values.len());
     for (name, text) in request.path_values {
-        match percent_encoding::percent_decode_str(text).decode_utf8() {
+        match escapes::decode(text) {
             Ok(text) => path.push((name, text)),
-            Err(_) => errors.push(FieldError::named(Part::Path, name, "format", "this is not UTF-8")),
+            Err(detail) => errors.push(FieldError::named(Part::Path, name, "format", detail)),
         }
     }
-    let query: Vec<_> = url::form_urlencoded::parse(request.query.unwrap_or("").as_bytes()).collect();
     Given {
         path: route.path_params.read(Part::Path, &path, false, errors),
-        query: route.query_params.read(Part::Query, &query, true, errors),
+        query: query(route, request.query.unwrap_or(""), errors),
         header: route.header_params.read(Part::Header, request.headers, false, errors),
     }
+}
+
+/// Reads the query's parameters (`application/x-www-form-urlencoded`).
+fn query(route: &Route, query: &str, errors: &mut Vec<FieldError>) -> Map<String, Value> {
+    let (pairs, bad) = escapes::query_pairs(query);
+    let is_declared = |name: &str| route.query_params.0.iter().any(|param| param.name == name);
+    let is_bent = |name: &str| bad.iter().any(|(bent, _)| bent == name);
+    let known = errors.len();
+    let values = route.query_params.read(Part::Query, &pairs, true, errors);
+    // What has no value because of its escapes is not missing, and is told once.
+    let mut told = errors.split_off(known);
+    told.retain(|error| !error.name.as_deref().is_some_and(|name| is_declared(name) && is_bent(name)));
+    for error in &mut told {
+        let name = error.name.as_deref().unwrap_or_default();
+        if is_declared(name) && escapes::has_plus(query, name) {
+            error.detail.push_str("; a `+` in a query stands for a space: write a plus sign as %2B");
+        }
+    }
+    for (name, detail) in bad.iter().filter(|(name, _)| is_declared(name)) {
+        told.push(FieldError::named(Part::Query, name, "format", detail.clone()));
+    }
+    errors.append(&mut told);
+    values
 }
 
 /// The client's own id: a UUID, bare or quoted.
@@ -186,20 +209,21 @@ fn publish_order<'r>(
     headers.insert("fpesa-route".into(), route.id.as_str().into());
     headers.insert(TIME_HEADER.into(), time_text(unix_micros(request.now)).into());
     fill(&publish.headers, values, &mut headers)?;
-    let came =
-        header(request.headers, "content-type").map(|value| value.split(';').next().unwrap_or("").trim().to_owned());
-    let (content_type, body) = match publish.payload {
+    let came = short_header(request.headers, "content-type")?;
+    let (content_type, content_encoding, body) = match publish.payload {
         Payload::Event => {
-            (Some(CLOUDEVENT.to_owned()), event(route, publish, request, values, &key, came.as_deref(), &headers))
+            let body = event(route, publish, request, values, &key, came, &headers);
+            (Some(CLOUDEVENT), None, body)
         }
-        Payload::Body => (came, request.body.clone()),
+        Payload::Body => (came, short_header(request.headers, "content-encoding")?, request.body.clone()),
     };
     let message = Message {
         exchange: publish.exchange.clone(),
         key,
         properties: Properties {
             message_id: Some(values.id.to_owned()),
-            content_type,
+            content_type: content_type.map(str::to_owned),
+            content_encoding: content_encoding.map(str::to_owned),
             kind: Some(publish.kind.clone()),
             app_id: Some(APP_ID.into()),
             timestamp: u64::try_from(request.now.unix_timestamp()).ok(),
@@ -360,7 +384,20 @@ fn header<'h>(headers: &[(&str, &'h str)], name: &str) -> Option<&'h str> {
     headers.iter().find(|(given, _)| *given == name).map(|(_, value)| *value)
 }
 
-/// The path without the table's base path.
+/// A header that becomes a property of the message, parameters included. The error says that AMQP can't carry it.
+fn short_header<'h>(headers: &[(&str, &'h str)], name: &str) -> Result<Option<&'h str>, FieldError> {
+    /// The longest short string of AMQP 0-9-1, in bytes.
+    const MAX_BYTES: usize = 255;
+    match header(headers, name).map(str::trim) {
+        Some(value) if value.len() > MAX_BYTES => {
+            Err(FieldError::named(Part::Header, name, "maxLength", format!("this must have at most {MAX_BYTES} bytes")))
+        }
+        value => Ok(value),
+    }
+}
+
+/// The path without the table's base path, which may be spelt with escapes.
 fn without_base<'p>(path: &'p str, route: &Route) -> &'p str {
-    path.strip_prefix(route.base_path.as_str()).filter(|rest| rest.starts_with('/')).unwrap_or(path)
+    let slashes = route.base_path.matches('/').count();
+    path.match_indices('/').nth(slashes).map_or(path, |(at, _)| &path[at..])
 }

@@ -3,6 +3,8 @@
 
 use std::collections::HashMap;
 
+use percent_encoding::percent_decode_str;
+
 use super::table::Segment;
 
 /// The routes of one method, by their index in the table.
@@ -63,7 +65,10 @@ impl Matcher {
             Some((segment, next)) => (segment, Some(next)),
             None => (left, None),
         };
-        if let Some(literal) = step.literals.get(segment)
+        // An escape is another spelling of the character that it stands for (RFC 3986 section 6.2.2.2). A decoded `/` fits no
+        // literal.
+        let decoded = if segment.contains('%') { percent_decode_str(segment).decode_utf8().ok() } else { None };
+        if let Some(literal) = step.literals.get(decoded.as_deref().unwrap_or(segment))
             && let Some(found) = self.from(&self.nodes[*literal], next, values)
         {
             return Some(found);
@@ -119,6 +124,11 @@ mod tests {
             ("/a/b/1", Some(("/a/{*rest}", vec!["b/1"]))),
             ("/q/b/1", Some(("/{x}/b/{z}", vec!["q", "1"]))),
             ("/a//", Some(("/a/{*rest}", vec!["/"]))),
+            ("/%61", Some(("/a", vec![]))),
+            ("/%61/%62/1/%65", Some(("/a/b/{y}/e", vec!["1"]))),
+            ("/a/%63%2f", Some(("/a/{x}", vec!["%63%2f"]))),
+            ("/a%2fb", None),
+            ("/a%", None),
             ("/q", None),
             ("//c/d", None),
             ("/q/c", None),

@@ -2,10 +2,11 @@
 //! No runtime, no HTTP, no bus and no file may enter here.
 //!
 //! Reading order: [`source`] and [`problem`], [`yaml`] and [`decode`], [`grammar`] and [`structure`] (what may be written),
-//! [`file`] and [`read`] (what is), [`compile`] (checked), [`table`] (in force), then [`map`] with [`params`], [`json`], [`template`] and [`invalid`] for each request.
+//! [`file`] and [`read`] (what is), [`compile`] (checked), [`table`] (in force), then [`map`] with [`params`], [`escapes`], [`json`], [`template`] and [`invalid`] for each request.
 
 pub mod compile;
 pub mod decode;
+pub mod escapes;
 pub mod file;
 pub mod grammar;
 pub mod invalid;

@@ -216,6 +216,15 @@ impl Table {
             });
             return Match::Found(route, names.zip(values).collect());
         }
+        self.other_methods(path)
+    }
+
+    /// What methods a path has, for one that no table knows.
+    pub fn find_any<'t, 'p>(&'t self, path: &'p str) -> Match<'t, 'p> {
+        self.other_methods(trimmed(path))
+    }
+
+    fn other_methods<'t, 'p>(&'t self, path: &'p str) -> Match<'t, 'p> {
         let others: Vec<Method> = Method::ALL
             .into_iter()
             .map(|(_, method)| method)

@@ -58,7 +58,7 @@ fn difference(segments: &[Segment], path: &str) -> Option<(usize, String)> {
             return Some((index, format!("its path goes on with /{}", rest(&segments[index..]))));
         };
         match segment {
-            Segment::Literal(text) if text != part => {
+            Segment::Literal(text) if *text != percent_encoding::percent_decode_str(part).decode_utf8_lossy() => {
                 return Some((index, format!("its path has `{text}` where the request has `{}`", shown(part))));
             }
             Segment::Param(name) if part.is_empty() => {

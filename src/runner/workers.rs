@@ -6,7 +6,7 @@ use std::{
     time::Duration,
 };
 
-use fpesa_workers::{Worker, retention::Keep, store::Store};
+use fpesa_workers::{Options, Worker, store::Store};
 use futures::future::join_all;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
@@ -22,7 +22,7 @@ use crate::{
 pub struct Workers {
     bus: Arc<dyn Bus>,
     store: Arc<dyn Store>,
-    keep: Keep,
+    options: Options,
     metrics: Arc<Metrics>,
     /// Only these, by name; empty for all of the table's.
     only: Vec<String>,
@@ -57,17 +57,27 @@ struct Successor {
 }
 
 impl Workers {
-    /// Workers on a bus and a store of which `keep` is kept; none runs yet.
+    /// Workers on a bus and a store; none runs yet.
     pub fn new(
         bus: Arc<dyn Bus>,
         store: Arc<dyn Store>,
-        keep: Keep,
+        options: Options,
         metrics: Arc<Metrics>,
         only: Vec<String>,
     ) -> Arc<Self> {
         let consuming = watch::Sender::new(Consuming::new());
         let (running, retired) = (Mutex::default(), Mutex::default());
-        Arc::new(Self { bus, store, keep, metrics, only, running, retired, consuming, stop: CancellationToken::new() })
+        Arc::new(Self {
+            bus,
+            store,
+            options,
+            metrics,
+            only,
+            running,
+            retired,
+            consuming,
+            stop: CancellationToken::new(),
+        })
     }
 
     /// The workers that consume now, as they change.
@@ -107,7 +117,7 @@ impl Workers {
             if running.contains_key(name) || !(self.only.is_empty() || self.only.contains(name)) {
                 continue;
             }
-            let Some(worker) = fpesa_workers::find(&spec.kind, self.store.clone(), self.keep) else { continue };
+            let Some(worker) = fpesa_workers::find(&spec.kind, self.store.clone(), &self.options) else { continue };
             let (stop, at_work) = (self.stop.child_token(), CancellationToken::new());
             let runner = Runner {
                 name: name.clone(),

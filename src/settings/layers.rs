@@ -17,7 +17,7 @@ use crate::route::{
 pub(super) const FILE: &str = "fpesa.yaml";
 
 /// Each key with its default; `None` has none. The order is that of `fpesa config`.
-pub(super) const KEYS: [(&str, Option<&str>); 27] = [
+pub(super) const KEYS: [(&str, Option<&str>); 31] = [
     ("routes", Some("routes.yaml")),
     ("listen", Some("127.0.0.1:8080")),
     ("bus", Some("embedded:")),
@@ -32,6 +32,10 @@ pub(super) const KEYS: [(&str, Option<&str>); 27] = [
     ("limits.connections", Some("10000")),
     ("limits.per_address", Some("256")),
     ("limits.feed_sessions", Some("10000")),
+    ("limits.memory", Some("25%")),
+    ("history.max_page_bytes", Some("8MiB")),
+    ("reply.max_size", Some("8MiB")),
+    ("hosts", Some("[]")),
     ("proxies.trusted", Some("[127.0.0.0/8, ::1/128]")),
     ("cors.origins", Some("[]")),
     ("feed.url", None),
@@ -50,18 +54,19 @@ pub(super) const KEYS: [(&str, Option<&str>); 27] = [
 /// Keys whose value a `…_file` key can read from a file.
 const FROM_FILE: [&str; 6] = ["bus", "store", "bus_password", "store_password", "feed.username", "feed.password"];
 /// Keys that are lists or numbers: the rest is text, whatever it looks like.
-const NOT_TEXT: [&str; 8] = [
+const NOT_TEXT: [&str; 9] = [
     "limits.max_in_flight",
     "limits.max_calls",
     "limits.connections",
     "limits.per_address",
     "limits.feed_sessions",
     "keep.count",
+    "hosts",
     "cors.origins",
     "proxies.trusted",
 ];
-/// Keys that are lists.
-const LISTS: [&str; 2] = ["cors.origins", "proxies.trusted"];
+/// Keys that are lists: in a text their items are separated by commas.
+const LISTS: [&str; 3] = ["hosts", "cors.origins", "proxies.trusted"];
 
 /// A nested dictionary, filled by dotted keys.
 #[derive(Default)]

@@ -12,11 +12,13 @@ use fpesa_workers::{retention, store};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
-use crate::units;
+use crate::{http::head::is_host, units};
 
 mod layers;
+mod memory;
 mod secret;
 
+pub use memory::MemoryShare;
 pub use secret::{Secret, mask_urls};
 
 use layers::{Defaults, Environment, FILE, FlagLayer, KEYS, YamlFile};
@@ -39,6 +41,12 @@ pub struct Settings {
     pub log: String,
     /// What bounds a gateway.
     pub limits: Limits,
+    /// Pages of history.
+    pub history: History,
+    /// Replies to calls.
+    pub reply: Reply,
+    /// Hosts that requests may be for; empty for any.
+    pub hosts: Vec<String>,
     /// What stands in front of a gateway.
     pub proxies: Proxies,
     /// Cross-origin requests.
@@ -85,6 +93,9 @@ pub struct Limits {
     pub per_address: Option<usize>,
     /// Sessions of the embedded feed at the same time.
     pub feed_sessions: usize,
+    /// Bytes of bodies, replies and pages that are held at the same time.
+    #[serde(deserialize_with = "share")]
+    pub memory: MemoryShare,
 }
 
 /// `proxies.*`
@@ -94,6 +105,24 @@ pub struct Proxies {
     /// Addresses and networks through which many clients come: `limits.per_address` does not count them.
     #[serde(deserialize_with = "networks")]
     pub trusted: Vec<IpNet>,
+}
+
+/// `history.*`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct History {
+    /// Largest page, in bytes.
+    #[serde(deserialize_with = "size")]
+    pub max_page_bytes: usize,
+}
+
+/// `reply.*`
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Reply {
+    /// Largest reply to a call, in bytes.
+    #[serde(deserialize_with = "size")]
+    pub max_size: usize,
 }
 
 /// `cors.*`
@@ -279,6 +308,11 @@ impl Settings {
         if self.keep.count == Some(0) {
             return Err(SettingsError("keep.count must be at least 1".into()));
         }
+        if let Some(host) = self.hosts.iter().find(|host| host.is_empty() || !is_host(host)) {
+            return Err(SettingsError(format!(
+                "hosts: `{host}` is not a host: write it as in api.example.com, without scheme or path"
+            )));
+        }
         for origin in &self.cors.origins {
             let scheme = origin.starts_with("http://") || origin.starts_with("https://");
             if origin != "*" && (!scheme || origin.ends_with('/')) {
@@ -326,6 +360,15 @@ fn networks<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<IpNet>, D:
         })
     };
     Vec::<String>::deserialize(deserializer)?.iter().map(network).collect()
+}
+
+fn size<'de, D: Deserializer<'de>>(deserializer: D) -> Result<usize, D::Error> {
+    let size = units::size(&String::deserialize(deserializer)?).map_err(de::Error::custom)?;
+    usize::try_from(size).map_err(de::Error::custom)
+}
+
+fn share<'de, D: Deserializer<'de>>(deserializer: D) -> Result<MemoryShare, D::Error> {
+    MemoryShare::parse(&String::deserialize(deserializer)?).map_err(de::Error::custom)
 }
 
 fn age<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Duration>, D::Error> {

@@ -42,6 +42,7 @@ macro_rules! bus_cases {
             declaring_again_is_harmless,
             a_call_is_answered,
             calls_find_their_own_replies,
+            a_reply_that_is_too_large_is_that_calls_alone,
             no_worker,
             a_call_times_out,
             a_late_reply_is_counted,
@@ -467,6 +468,39 @@ pub async fn calls_find_their_own_replies(bus: Shared, p: String) {
         .collect();
     while let Some((n, reply)) = asked.next().await {
         assert_eq!(reply.unwrap().body, format!("call {n}"));
+    }
+}
+
+pub async fn a_reply_that_is_too_large_is_that_calls_alone(bus: Shared, p: String) {
+    const MAX: usize = 8 * 1024 * 1024;
+    bus.declare(&topology([(p.clone(), queue(QueueKind::Rpc))])).await.unwrap();
+    let mut calls = bus.consume(&p, 5).await.unwrap();
+    let asked: Vec<_> = [MAX, MAX + 1, 1]
+        .map(|size| {
+            let (bus, p) = (bus.clone(), p.clone());
+            tokio::spawn(async move { (size, bus.call(to(&p, size.to_string()), soon()).await) })
+        })
+        .into();
+    for _ in 0..3 {
+        let call = next(&mut calls).await;
+        let size: usize = std::str::from_utf8(&call.message.body).unwrap().parse().unwrap();
+        let reply = Message {
+            key: call.message.properties.reply_to.clone().unwrap(),
+            properties: Properties {
+                correlation_id: call.message.properties.correlation_id.clone(),
+                ..Properties::default()
+            },
+            body: vec![7; size].into(),
+            ..Message::default()
+        };
+        bus.publish(reply, soon()).await;
+        call.ticket.ack();
+    }
+    for asked in asked {
+        match asked.await.unwrap() {
+            (size, Ok(reply)) => assert!(size <= MAX && reply.body.len() == size, "{size}"),
+            (size, Err(error)) => assert_eq!((size, error), (MAX + 1, CallError::ReplyTooLarge)),
+        }
     }
 }
 

@@ -21,7 +21,10 @@ async fn ids(app: &App, path: &str) -> (Vec<String>, Value) {
     let page: Value = response.json().await.unwrap();
     // The header says the same as the body.
     match page["next"].as_str() {
-        Some(next) => assert!(link.unwrap().contains(&format!("before={next}")), "{path}"),
+        Some(next) => {
+            let way = if path.contains("after=") { "after" } else { "before" };
+            assert!(link.unwrap().contains(&format!("{way}={next}")), "{path}");
+        }
         None => assert!(link.is_none(), "{path}"),
     }
     let ids = page["items"].as_array().unwrap().iter().map(|item| item["id"].as_str().unwrap().to_owned()).collect();
@@ -95,7 +98,11 @@ async fn filters_and_directions() {
     assert!(second.iter().all(|id| !page.contains(id)));
     // Forward, oldest first.
     assert_eq!(ids(&app, &format!("{MESSAGES}?after={}", all[3])).await.0, all[4..]);
-    assert_eq!(ids(&app, &format!("{MESSAGES}?after={}&limit=2", all[3])).await.0, all[4..6]);
+    // Such a page leads on by the id of its last message.
+    let (page, forward) = ids(&app, &format!("{MESSAGES}?after={}&limit=2", all[3])).await;
+    assert_eq!((&page[..], &forward["next"]), (&all[4..6], &json!(all[5])));
+    let (page, forward) = ids(&app, &format!("{MESSAGES}?after={}&limit=4", all[5])).await;
+    assert_eq!((&page[..], &forward["next"]), (&all[6..], &json!(null)));
     // By time: from a message's own time on, and before it.
     let time = app.json(&format!("{MESSAGES}/{}", all[4])).await["time"].as_str().unwrap().to_owned();
     assert_eq!(ids(&app, &format!("{MESSAGES}?since={time}")).await.0, newest_first[..6]);

@@ -470,9 +470,14 @@ async fn what_is_under_way_finishes_on_its_table() {
     let caller = app.clone();
     let call = tokio::spawn(async move { caller.get("/api/v1/slow").await });
     let mut posting = TcpStream::connect(app.base.strip_prefix("http://").unwrap()).unwrap();
-    write!(posting, "POST /api/v1/old HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 14\r\nconnection: close\r\n\r\n{{\"text\":").unwrap();
-    eventually("both to be under way", || async {
-        app.get("/metrics").await.text().await.unwrap().contains("fpesa_in_flight 2\n").then_some(())
+    write!(posting, "POST /api/v1/old HTTP/1.1\r\nhost: x\r\ncontent-type: application/json\r\ncontent-length: 14\r\nexpect: 100-continue\r\nconnection: close\r\n\r\n").unwrap();
+    // Its body is asked for: its route is known.
+    let mut asked_for = [0; "HTTP/1.1 100 Continue\r\n\r\n".len()];
+    posting.read_exact(&mut asked_for).unwrap();
+    assert_eq!(&asked_for, b"HTTP/1.1 100 Continue\r\n\r\n");
+    write!(posting, "{{\"text\":").unwrap();
+    eventually("the call to be under way", || async {
+        app.get("/metrics").await.text().await.unwrap().contains("fpesa_in_flight 1\n").then_some(())
     })
     .await;
     // Routes, binding and queue go.

@@ -30,7 +30,7 @@ pub fn event(n: u128, seconds: i64, topic: &str, data: &str) -> Event {
 }
 
 pub fn newest(limit: usize) -> PageQuery {
-    PageQuery { limit, from: From::Newest, topic: None, since: None, until: None, count: false }
+    PageQuery { limit, max_bytes: usize::MAX, from: From::Newest, topic: None, since: None, until: None, count: false }
 }
 
 pub fn ids(items: &[Bytes]) -> Vec<Uuid> {
@@ -342,6 +342,62 @@ async fn several_open_and_write_at_once(stores: Stores) {
     assert_eq!(stores[0].page(&newest(1_000)).await.unwrap().items.len(), events.len());
 }
 
+/// A page ends where its documents would be too large together; one is shown whatever its size, and each page leads on.
+async fn pages_end_by_their_bytes(stores: Stores) {
+    const MAX: usize = 100_000;
+    let store = &stores[0];
+    let data = |size: usize| format!("\"{}\"", "x".repeat(size));
+    // Thirty a second apart in three topics, of 30 kB each, but one that alone is larger than a page.
+    let events: Vec<Event> = (1..=30)
+        .map(|n| {
+            let size = if n == 17 { 2 * MAX } else { 30_000 };
+            event(n, i64::try_from(n).unwrap(), &format!("m/{}", n % 3), &data(size))
+        })
+        .collect();
+    store.append(&events).await.unwrap();
+    let many: Vec<Event> = (100..=310).map(|n| event(n, -1_000, &format!("many/{n}"), "0")).collect();
+    store.append(&many).await.unwrap();
+    let walk = async |mut query: PageQuery| {
+        let mut seen = Vec::new();
+        loop {
+            let page = store.page(&query).await.unwrap();
+            let bytes: usize = page.items.iter().map(Bytes::len).sum();
+            assert!(
+                page.items.len() == 1 || (!page.items.is_empty() && bytes <= MAX),
+                "{} of {bytes}",
+                page.items.len()
+            );
+            let shown = ids(&page.items);
+            seen.extend(shown.iter().map(Uuid::as_u128));
+            let Some(next) = page.next else { return seen };
+            assert_eq!(Some(&next.id), shown.last());
+            query.from = match query.from {
+                From::Newest | From::Before(_) => From::Before(next),
+                From::After(_) => From::After(next.id),
+                From::Following(_) => From::Following(next),
+            };
+        }
+    };
+    let all = PageQuery { max_bytes: MAX, since: Some(START), ..newest(1_000) };
+    let forward = PageQuery { from: From::After(Uuid::from_u128(1)), ..all.clone() };
+    let following = PageQuery { from: From::Following(store::Cursor::FIRST), ..all.clone() };
+    assert_eq!(walk(all.clone()).await, (1..=30).rev().collect::<Vec<_>>());
+    assert_eq!(walk(forward.clone()).await, (2..=30).collect::<Vec<_>>());
+    assert_eq!(walk(following).await, (1..=30).collect::<Vec<_>>());
+    for (topic, expected) in
+        [("m/2", vec![2, 5, 8, 11, 14, 17, 20, 23, 26, 29]), ("m/+", (1..=30).collect()), ("#", (1..=30).collect())]
+    {
+        let query = PageQuery { topic: Some(topic.parse().unwrap()), ..all.clone() };
+        assert_eq!(walk(query).await, expected.iter().rev().copied().collect::<Vec<u128>>(), "{topic}");
+        let query = PageQuery { topic: Some(topic.parse().unwrap()), ..forward.clone() };
+        let later: Vec<u128> = expected.into_iter().filter(|n| *n > 1).collect();
+        assert_eq!(walk(query).await, later, "{topic}");
+    }
+    // The limit holds beside it, and is the end of a page that leads on too.
+    let page = store.page(&PageQuery { limit: 2, ..forward }).await.unwrap();
+    assert_eq!((ids(&page.items).len(), page.next.map(|next| next.id)), (2, Some(Uuid::from_u128(3))));
+}
+
 /// Whatever JSON there is comes back as the bytes that were sent.
 fn any_json_comes_back(runtime: &tokio::runtime::Runtime, store: &Arc<dyn Store>) {
     let leaf = prop_oneof![
@@ -387,6 +443,8 @@ fn contract(open: impl Fn(&tokio::runtime::Runtime) -> Opened) {
     runtime.block_on(order_is_time_then_id(stores));
     let (_kept, stores) = open(&runtime);
     runtime.block_on(filters(stores));
+    let (_kept, stores) = open(&runtime);
+    runtime.block_on(pages_end_by_their_bytes(stores));
     let (_kept, stores) = open(&runtime);
     runtime.block_on(a_walk_is_stable_while_four_write(stores));
     let (_kept, stores) = open(&runtime);

@@ -19,7 +19,15 @@ use crate::support::{
 };
 
 fn following(place: Cursor, limit: usize) -> PageQuery {
-    PageQuery { limit, from: From::Following(place), topic: None, since: None, until: None, count: false }
+    PageQuery {
+        limit,
+        max_bytes: PAGE_BYTES,
+        from: From::Following(place),
+        topic: None,
+        since: None,
+        until: None,
+        count: false,
+    }
 }
 
 /// Walks forward, and gives the pages' ids.

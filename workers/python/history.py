@@ -26,6 +26,9 @@ import pika.exceptions
 import psycopg
 
 PROBLEMS = "https://fpesa.dev/problems/"
+# The largest page, unless one message is larger: a gateway takes replies of up to `reply.max_size`.
+MAX_PAGE_BYTES = 8 * 1024 * 1024
+MAX_ENVELOPE_BYTES = 256
 
 
 # --- cursors: version, time, id and a check (FNV-1a), as base64url; the same bytes as every other history worker's ----
@@ -143,11 +146,21 @@ class Store:
                 raise LookupError
             where, order = where + " AND (time, id) > (%s, %s)", "time, id"
             values.extend([place[0][0], asked["after"]])
-        sql = f"SELECT time, id, text FROM fpesa_event WHERE {where} ORDER BY {order} LIMIT %s"
-        found = self.rows(sql, [*values, asked["limit"] + 1])
-        shown = found[: asked["limit"]]
-        more = len(found) > len(shown) and not asked["after"]
-        return [bytes(row[2]) for row in shown], encode_cursor(*shown[-1][:2]) if more else None, total
+        # What a page has no room for is left out by its length, which is known without reading the text.
+        sql = f"""
+            SELECT time, id, text, found FROM (
+              SELECT time, id, text, count(*) OVER () AS found, row_number() OVER walked AS number,
+                sum(octet_length(text)) OVER walked AS bytes
+              FROM (SELECT time, id, text FROM fpesa_event WHERE {where} ORDER BY {order} LIMIT %s) found
+              WINDOW walked AS (ORDER BY {order} ROWS UNBOUNDED PRECEDING)
+            ) page WHERE number <= %s AND (number = 1 OR bytes <= %s) ORDER BY {order}"""
+        room = MAX_PAGE_BYTES - MAX_ENVELOPE_BYTES - asked["limit"]
+        shown = self.rows(sql, [*values, asked["limit"] + 1, asked["limit"], room])
+        following = None
+        if shown and shown[0][3] > len(shown):
+            # Going forward a page leads on by the id of its last item, as `after` takes it.
+            following = str(shown[-1][1]) if asked["after"] else encode_cursor(*shown[-1][:2])
+        return [bytes(row[2]) for row in shown], following, total
 
 
 # --- answers ------------------------------------------------------------------------------------------------------
@@ -244,7 +257,7 @@ def answer(store, body):
     if following:
         kept = {name: value for name, value in query.items() if name not in ("before", "after", "limit")}
         kept = {name: "true" if value is True else value for name, value in kept.items() if value is not False}
-        link = urlencode({"before": following, "limit": asked["limit"], **kept})
+        link = urlencode({"after" if asked["after"] else "before": following, "limit": asked["limit"], **kept})
         headers["link"] = f'<?{link}>; rel="next"'
     return 200, "application/json", headers, text + b"}"
 

@@ -19,7 +19,7 @@ use uuid::Uuid;
 use crate::{
     event::Event,
     lines,
-    store::{Appended, Cursor, From, PageQuery, Part, Store, StoreError, Walk, events, patiently},
+    store::{Appended, Cursor, From, PAGE_BYTES, PageQuery, Part, Store, StoreError, Walk, events, patiently},
 };
 
 /// Events of the second store that are read at a time.
@@ -271,7 +271,15 @@ impl Beside {
                 return Ok(found);
             }
             let from = From::Following(self.at);
-            let query = PageQuery { limit: PAGE, from, topic: None, since: None, until: None, count: false };
+            let query = PageQuery {
+                limit: PAGE,
+                max_bytes: PAGE_BYTES,
+                from,
+                topic: None,
+                since: None,
+                until: None,
+                count: false,
+            };
             let page = patiently(|| self.store.page(&query)).await?;
             match page.next {
                 Some(next) => self.at = next,

@@ -6,12 +6,14 @@ use async_trait::async_trait;
 use bytes::Bytes;
 use serde::Deserialize;
 use serde_json::{Map, Value, json};
+use tokio::sync::Semaphore;
 use uuid::Uuid;
 
 use crate::{
     Answer, Job, Verdict, Worker,
     event::{micros, uuid},
     gate::Gate,
+    memory::{MemoryBudget, OverBudget},
     store::{Cursor, From, Page, PageQuery, Store, StoreError},
     topic::Filter,
 };
@@ -23,7 +25,16 @@ const LONGEST: Duration = Duration::from_secs(10);
 pub struct History {
     store: Arc<dyn Store>,
     gate: Gate,
+    max_page_bytes: usize,
+    memory: Arc<MemoryBudget>,
+    /// Bounds what is read of the store and not counted yet.
+    reading: Semaphore,
 }
+
+/// Pages that are read and put together at the same time. A store has about as many connections.
+const CONCURRENT_READS: usize = 8;
+/// What a page has around its items, in bytes: brackets, cursor and total.
+const MAX_ENVELOPE_BYTES: usize = 256;
 
 /// The part of a call that is read here.
 #[derive(Deserialize)]
@@ -54,9 +65,11 @@ impl Wrong {
 }
 
 impl History {
-    /// A worker that reads from `store`.
-    pub fn new(store: Arc<dyn Store>) -> Self {
-        Self { gate: Gate::new(store.clone()), store }
+    /// A worker that reads from `store` and answers at most `max_page_bytes` at a time, unless one event is larger, as far
+    /// as `memory` has room.
+    pub fn new(store: Arc<dyn Store>, max_page_bytes: usize, memory: Arc<MemoryBudget>) -> Self {
+        let reading = Semaphore::new(CONCURRENT_READS);
+        Self { gate: Gate::new(store.clone()), store, max_page_bytes, memory, reading }
     }
 
     async fn answer(&self, body: &[u8]) -> Answer {
@@ -80,22 +93,31 @@ impl History {
             let detail = "an id is a UUID".to_owned();
             return invalid(&[Wrong { part: "path", name: "id", keyword: "format", detail }]);
         };
+        let _reading = self.reading.acquire().await;
         match self.store.get(&id).await {
-            Ok(Some(text)) => ok(text, None),
+            Ok(Some(text)) => self.within_memory(text, None),
             Ok(None) => problem(404, "message-not-found", "Message not found", "no message has this id", None),
             Err(error) => self.failed(&error),
         }
     }
 
     async fn page(&self, query: &Map<String, Value>) -> Answer {
-        let asked = match read(query) {
+        let mut asked = match read(query) {
             Ok(asked) => asked,
             Err(wrong) => return invalid(&wrong),
         };
+        // A comma after each item.
+        asked.max_bytes = self.max_page_bytes.saturating_sub(asked.limit + MAX_ENVELOPE_BYTES);
+        let _reading = self.reading.acquire().await;
         match self.store.page(&asked).await {
             Ok(page) => {
-                let link = page.next.as_ref().map(|next| link(query, next, asked.limit));
-                ok(body(&page), link)
+                // Going forward a page leads on by the id of its last item, as `after` takes it.
+                let next = page.next.map(|place| match asked.from {
+                    From::After(_) => ("after", place.id.hyphenated().to_string()),
+                    _ => ("before", place.encode()),
+                });
+                let link = next.as_ref().map(|(name, next)| link(query, name, next, asked.limit));
+                self.within_memory(body(&page, next.map(|(_, next)| next).as_deref()), link)
             }
             Err(StoreError::UnknownAfter) => invalid(&[Wrong::query(
                 "after",
@@ -103,6 +125,14 @@ impl History {
                 "no message has this id, or not any more: read the newest page instead",
             )]),
             Err(error) => self.failed(&error),
+        }
+    }
+
+    /// The answer, if there is room for it among what else is under way.
+    fn within_memory(&self, body: Bytes, link: Option<String>) -> Answer {
+        match self.memory.guard(body) {
+            Ok(body) => ok(body, link),
+            Err(OverBudget) => overloaded(),
         }
     }
 
@@ -193,13 +223,13 @@ fn read(query: &Map<String, Value>) -> Result<PageQuery, Vec<Wrong>> {
     };
     let (since, until) = (time("since"), time("until"));
     let count = query.get("count").and_then(Value::as_bool).unwrap_or(false);
-    if wrong.is_empty() { Ok(PageQuery { limit, from, topic, since, until, count }) } else { Err(wrong) }
+    if wrong.is_empty() { Ok(PageQuery { limit, max_bytes: 0, from, topic, since, until, count }) } else { Err(wrong) }
 }
 
 /// `{"items":[…],"next":…,"total":…}`, the documents as they were kept.
-fn body(page: &Page) -> Bytes {
+fn body(page: &Page, next: Option<&str>) -> Bytes {
     let size = page.items.iter().map(|item| item.len() + 1).sum::<usize>();
-    let mut out = Vec::with_capacity(size + 120);
+    let mut out = Vec::with_capacity(size + MAX_ENVELOPE_BYTES);
     out.extend_from_slice(b"{\"items\":[");
     for (index, item) in page.items.iter().enumerate() {
         if index > 0 {
@@ -207,7 +237,7 @@ fn body(page: &Page) -> Bytes {
         }
         out.extend_from_slice(item);
     }
-    let next = page.next.map_or("null".to_owned(), |next| format!("\"{}\"", next.encode()));
+    let next = next.map_or("null".to_owned(), |next| format!("\"{next}\""));
     out.extend_from_slice(format!("],\"next\":{next}").as_bytes());
     if let Some(total) = page.total {
         out.extend_from_slice(format!(",\"total\":{total}").as_bytes());
@@ -217,9 +247,9 @@ fn body(page: &Page) -> Bytes {
 }
 
 /// The following page, relative to the request (RFC 8288): the same query with the new cursor.
-fn link(query: &Map<String, Value>, next: &Cursor, limit: usize) -> String {
+fn link(query: &Map<String, Value>, name: &str, next: &str, limit: usize) -> String {
     let mut pairs = url::form_urlencoded::Serializer::new(String::new());
-    pairs.append_pair("before", &next.encode());
+    pairs.append_pair(name, next);
     pairs.append_pair("limit", &limit.to_string());
     for (name, value) in query {
         match (name.as_str(), value) {
@@ -258,6 +288,13 @@ fn invalid(wrong: &[Wrong]) -> Answer {
 fn unavailable() -> Answer {
     let mut answer =
         problem(503, "store-unavailable", "Store unavailable", "the history can't be read just now: try again", None);
+    answer.headers.push(("retry-after".into(), "1".into()));
+    answer
+}
+
+fn overloaded() -> Answer {
+    let detail = "too many large answers are under way: try again, or ask for a smaller page";
+    let mut answer = problem(503, "overloaded", "Overloaded", detail, None);
     answer.headers.push(("retry-after".into(), "1".into()));
     answer
 }

@@ -2,7 +2,7 @@
 //! whoever runs it joins it to a queue.
 //!
 //! Reading order: [`Worker`], [`Job`] and [`Verdict`] here; [`topic`] for MQTT filters; [`store`] for what is kept,
-//! [`retention`] for how long, [`copy`] and [`lines`] for how it moves.
+//! [`retention`] for how long, [`memory`] for how much is held meanwhile, [`copy`] and [`lines`] for how it moves.
 
 use std::{
     collections::BTreeMap,
@@ -18,6 +18,7 @@ pub mod event;
 mod gate;
 pub mod history;
 pub mod lines;
+pub mod memory;
 pub mod persist;
 pub mod retention;
 pub mod store;
@@ -26,11 +27,22 @@ pub mod topic;
 /// Kinds of workers that [`find`] knows.
 pub const KINDS: [&str; 2] = ["history", "persist"];
 
-/// The worker of a kind, on a store of which `keep` is kept.
-pub fn find(kind: &str, store: Arc<dyn store::Store>, keep: retention::Keep) -> Option<Arc<dyn Worker>> {
+/// What workers are told from outside.
+#[derive(Debug, Clone)]
+pub struct Options {
+    /// What is kept of history.
+    pub keep: retention::Keep,
+    /// Largest page of history, in bytes; one event is shown whatever its size.
+    pub max_page_bytes: usize,
+    /// What pages are counted in.
+    pub memory: Arc<memory::MemoryBudget>,
+}
+
+/// The worker of a kind, on a store.
+pub fn find(kind: &str, store: Arc<dyn store::Store>, options: &Options) -> Option<Arc<dyn Worker>> {
     match kind {
-        "history" => Some(Arc::new(history::History::new(store))),
-        "persist" => Some(Arc::new(persist::Persist::new(store, keep))),
+        "history" => Some(Arc::new(history::History::new(store, options.max_page_bytes, options.memory.clone()))),
+        "persist" => Some(Arc::new(persist::Persist::new(store, options.keep))),
         _ => None,
     }
 }

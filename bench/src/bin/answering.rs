@@ -8,6 +8,7 @@ use fpesa::{
     bus::{Bus, BusError, BusState, Deliveries, Link},
     files::Disk,
     http::{
+        head::HostPolicy,
         metrics::Metrics,
         state::Gateway,
         vitals::{Consuming, Vitals},
@@ -19,6 +20,7 @@ use fpesa::{
     settings::{Effective, Flags},
     topology::Topology,
 };
+use fpesa_workers::memory::MemoryBudget;
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
@@ -67,9 +69,11 @@ async fn main() -> anyhow::Result<()> {
         bus: Arc::new(Answering),
         feed: None,
         metrics,
+        memory: MemoryBudget::new(settings.limits.memory.bytes()),
         workers: Arc::new(Consuming::default),
         able: None,
         reload: reload::asking().0,
+        hosts: HostPolicy::default(),
         shutdown,
     };
     let gateway = Gateway::new(vitals, settings);

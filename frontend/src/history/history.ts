@@ -107,7 +107,8 @@ export function useHistory() {
       const page = await history({ limit: PAGE, after: top.id, ...filter() });
       if (!current()) return;
       entries.value = merge(entries.value, page.events, true);
-      if (page.events.length < PAGE) {
+      // A page of large messages is shorter, and leads on.
+      if (page.next === null && page.events.length < PAGE) {
         joined.value = true;
         await catchUp(current);
       }

@@ -11,7 +11,10 @@ use lapin::{
 use tokio_util::sync::CancellationToken;
 
 use super::{handshake, session::Session, version};
-use crate::settings::{Secret, Settings};
+use crate::{
+    bus::ReplyLimits,
+    settings::{Secret, Settings},
+};
 
 /// How long a connection may take to be made.
 const CONNECT_WITHIN: Duration = Duration::from_secs(5);
@@ -33,6 +36,8 @@ pub struct Options {
     addresses: Vec<AMQPUri>,
     ca: Option<String>,
     identity: Option<(Vec<u8>, Vec<u8>)>,
+    /// What replies to calls may be.
+    pub replies: ReplyLimits,
 }
 
 impl Options {
@@ -57,12 +62,12 @@ impl Options {
                 password.expose().clone_into(&mut address.authority.userinfo.password);
             }
         }
-        Ok(Self { addresses, ca, identity })
+        Ok(Self { addresses, ca, identity, replies: ReplyLimits::default() })
     }
 
     /// One address, for tests of the adapter alone.
     pub fn at(url: &str) -> Result<Self, String> {
-        Ok(Self { addresses: addresses(url)?, ca: None, identity: None })
+        Ok(Self { addresses: addresses(url)?, ca: None, identity: None, replies: ReplyLimits::default() })
     }
 
     /// Whether a broker answers now.

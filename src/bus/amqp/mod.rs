@@ -85,13 +85,14 @@ fn is_missing(name: &str) -> String {
 impl Amqp {
     /// Starts to connect and returns at once; a broker that is away is tried until it is there. Needs a runtime.
     pub fn connect(options: Options) -> Arc<Self> {
+        let pending = Pending::new(options.replies.clone());
         let shared = Arc::new(Shared {
             options,
             topology: Mutex::default(),
             missing: Mutex::default(),
             faults: Mutex::default(),
             queues: Mutex::default(),
-            pending: Pending::default(),
+            pending,
             reply_to: Mutex::default(),
             late_replies: AtomicU64::new(0),
             watched: AtomicBool::new(false),

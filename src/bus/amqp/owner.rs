@@ -33,7 +33,7 @@ use super::{
 };
 use crate::{
     bus::Link,
-    message::{Away, Outcome, Properties, Reply},
+    message::{Away, CallError, Outcome, Properties, Reply},
 };
 
 /// Most publishes without their confirm.
@@ -142,29 +142,31 @@ async fn serve(
         owner.renew(session)?;
         owner.send_held_back(session);
         tokio::select! {
-            biased;
-            ready = session.ready() => {
-                ready?;
-                while let Some(incoming) = session.frame()? {
-                    match incoming {
-                        Incoming::Deliver(..) => owner.reply = Some(Content::default()),
-                        Incoming::Header(on, header) => owner.take_in_header(on, header),
-                        Incoming::Frame(frame) => owner.take_in(session, frame)?,
-                    }
-                }
-            }
-            _ = look.tick() => owner.look(session)?,
-            _ = second.tick() => owner.second(),
-            request = received.recv(), if owner.has_room(session) => {
-                let Some(request) = request else { return Ok(()) };
-                // Handlers that are ready hand theirs over first: what leaves as one write costs us and the broker less.
-                tokio::task::yield_now().await;
-                owner.send(session, request);
-                while owner.has_room(session) && let Ok(request) = received.try_recv() {
-                    owner.send(session, request);
-                }
-            }
+                   biased;
+                   ready = session.ready() => {
+                       ready?;
+                       while let Some(incoming) = session.frame()? {
+                           match incoming {
+                               Incoming::Deliver(..) => {
+        owner.reply = Some(Content::up_to(owner.shared.pending.max_reply_bytes()));
         }
+                               Incoming::Header(on, header) => owner.take_in_header(on, header),
+                               Incoming::Frame(frame) => owner.take_in(session, frame)?,
+                           }
+                       }
+                   }
+                   _ = look.tick() => owner.look(session)?,
+                   _ = second.tick() => owner.second(),
+                   request = received.recv(), if owner.has_room(session) => {
+                       let Some(request) = request else { return Ok(()) };
+                       // Handlers that are ready hand theirs over first: what leaves as one write costs us and the broker less.
+                       tokio::task::yield_now().await;
+                       owner.send(session, request);
+                       while owner.has_room(session) && let Ok(request) = received.try_recv() {
+                           owner.send(session, request);
+                       }
+                   }
+               }
     }
 }
 
@@ -343,7 +345,8 @@ impl<'a> Owner<'a> {
                 self.rejected += self.outstanding.confirmed(nack.delivery_tag, nack.multiple, Outcome::Rejected, tell);
                 self.is_alive();
             }
-            basic::AMQPMethod::Return(_) => self.returned = Some(Content::default()),
+            // What comes back is known: its properties are enough.
+            basic::AMQPMethod::Return(_) => self.returned = Some(Content::up_to(0)),
             basic::AMQPMethod::Cancel(_) => return Err("the queue of replies is gone".into()),
             _ => {}
         }
@@ -366,6 +369,9 @@ impl<'a> Owner<'a> {
         if on != INBOX {
             // Unroutable. Its ack is still to come.
             self.outstanding.returned(id_of(&properties), |done, outcome| done.tell(self.shared, outcome));
+        } else if content.is_too_large {
+            let correlation = properties.correlation_id.as_deref().unwrap_or_default();
+            self.shared.pending.fail(correlation, CallError::ReplyTooLarge);
         } else if !self.shared.pending.answer(Reply { properties, body: content.body.into() }) {
             self.shared.late_replies.fetch_add(1, Ordering::Relaxed);
         }

@@ -17,7 +17,7 @@ use async_trait::async_trait;
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
-use super::{Bus, BusError, BusState, Deliveries, Link, QueueNow, pending::Pending};
+use super::{Bus, BusError, BusState, Deliveries, Link, QueueNow, ReplyLimits, pending::Pending};
 use crate::{
     message::{Away, CallError, Message, Outcome, Reply},
     topology::{Declare, QueueKind, Topology},
@@ -74,6 +74,15 @@ impl Embedded {
     /// Opens `bus.db` in `folder`, or makes both. `on_topic` hears of every message that went through `amq.topic`,
     /// after it was committed; it must not block.
     pub fn open(folder: &Path, on_topic: impl Fn(&Message) + Send + Sync + 'static) -> Result<Arc<Self>, BusError> {
+        Self::open_with(folder, ReplyLimits::default(), on_topic)
+    }
+
+    /// The same, with other limits on replies.
+    pub fn open_with(
+        folder: &Path,
+        replies: ReplyLimits,
+        on_topic: impl Fn(&Message) + Send + Sync + 'static,
+    ) -> Result<Arc<Self>, BusError> {
         let settings = |why: String| BusError::Settings(format!("data folder {}: {why}", folder.display()));
         fs::create_dir_all(folder).map_err(|error| settings(format!("it can't be made: {error}")))?;
         let lock = lock(folder).map_err(settings)?;
@@ -81,7 +90,7 @@ impl Embedded {
         let broker = disk::load(&mut connection).map_err(|error| settings(format!("bus.db can't be read: {error}")))?;
         let shared = Arc::new(Shared {
             broker: Mutex::new(broker),
-            pending: Pending::default(),
+            pending: Pending::new(replies),
             health: Health::default(),
             late_replies: AtomicU64::new(0),
             on_topic: Box::new(on_topic),

@@ -26,7 +26,7 @@ pub use walk::{Part, Walk, patiently};
 /// Up to this many topics are walked side by side; a filter that matches more is applied to a walk of everything.
 const MERGED_TOPICS: usize = 200;
 
-/// What a page of [`From::Following`] holds in bytes, about: whoever walks everything has a bounded memory.
+/// Most bytes of a page of whoever walks everything.
 pub const PAGE_BYTES: usize = 8 * 1024 * 1024;
 
 /// Keeps events, each id once.
@@ -77,6 +77,9 @@ pub enum Appended {
 pub struct PageQuery {
     /// Most events.
     pub limit: usize,
+    /// Most bytes of their documents together; the first one is shown whatever its size. A store does not read much more
+    /// than that.
+    pub max_bytes: usize,
     /// Which end of the order, and from where.
     pub from: From,
     /// Only events whose subject passes; events without one pass only without a filter.
@@ -98,8 +101,7 @@ pub enum From {
     Before(Cursor),
     /// What is later than an event, oldest first.
     After(Uuid),
-    /// What is later than a place, oldest first; [`Cursor::FIRST`] is before everything. Such a page has a `next` while
-    /// there is more, and may end early, after one event at least, for not being larger than about [`PAGE_BYTES`].
+    /// What is later than a place, oldest first; [`Cursor::FIRST`] is before everything.
     Following(Cursor),
 }
 
@@ -108,8 +110,8 @@ pub enum From {
 pub struct Page {
     /// The documents, byte for byte as they were kept.
     pub items: Vec<Bytes>,
-    /// Where the following page begins: the older one, or the later one of [`From::Following`]. `None` at the end, and
-    /// on pages after an event.
+    /// The place of the last item while there is more: the older page begins before it, or the later one after it. `None` at
+    /// the end.
     pub next: Option<Cursor>,
     /// How many events pass the filter, when it was asked.
     pub total: Option<u64>,

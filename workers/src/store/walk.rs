@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::{Cursor, From, PageQuery, Store, StoreError};
+use super::{Cursor, From, PAGE_BYTES, PageQuery, Store, StoreError};
 use crate::{event::Event, topic::Filter};
 
 /// Most events of one page.
@@ -25,7 +25,15 @@ pub struct Part {
 
 impl Part {
     fn query(&self, from: From, limit: usize) -> PageQuery {
-        PageQuery { limit, from, topic: self.topic.clone(), since: self.since, until: self.until, count: false }
+        PageQuery {
+            limit,
+            max_bytes: PAGE_BYTES,
+            from,
+            topic: self.topic.clone(),
+            since: self.since,
+            until: self.until,
+            count: false,
+        }
     }
 }
 

@@ -14,7 +14,7 @@ use uuid::Uuid;
 
 use super::{away, read_only};
 use crate::{
-    store::{Cursor, From, MERGED_TOPICS, PAGE_BYTES, Page, PageQuery, StoreError},
+    store::{Cursor, From, MERGED_TOPICS, Page, PageQuery, StoreError},
     topic::Filter,
 };
 
@@ -109,24 +109,21 @@ pub(super) fn page(connection: &Connection, query: &PageQuery) -> Result<Page, S
             range.after = Some(*place);
         }
     }
-    let follows = matches!(query.from, From::Following(_));
     let topics = topics(&transaction, query.topic.as_ref()).map_err(away)?;
-    let mut found = walk(&transaction, &topics, &range, query.limit + 1).map_err(away)?;
-    let mut more = found.len() > query.limit;
-    found.truncate(query.limit);
-    let mut text = transaction.prepare_cached("SELECT text FROM event WHERE seq = ?1").map_err(away)?;
-    let (mut items, mut bytes) = (Vec::with_capacity(found.len()), 0);
-    for found in &found {
-        let item: Vec<u8> = text.query_row([found.seq], |row| row.get(0)).map_err(away)?;
-        bytes += item.len();
+    let found = walk(&transaction, &topics, &range, query.limit + 1).map_err(away)?;
+    // Its length is known without reading the text.
+    let mut text =
+        transaction.prepare_cached("SELECT text FROM event WHERE seq = ?1 AND length(text) <= ?2").map_err(away)?;
+    let (mut items, mut left) = (Vec::with_capacity(found.len().min(query.limit)), query.max_bytes);
+    for found in found.iter().take(query.limit) {
+        let most = if items.is_empty() { i64::MAX } else { i64::try_from(left).unwrap_or(i64::MAX) };
+        let item = text.query_row([found.seq, most], |row| row.get::<_, Vec<u8>>(0)).optional().map_err(away)?;
+        let Some(item) = item else { break };
+        left = left.saturating_sub(item.len());
         items.push(Bytes::from(item));
-        if follows && bytes > PAGE_BYTES {
-            break;
-        }
     }
-    more |= items.len() < found.len();
-    found.truncate(items.len());
-    let next = found.last().map(|last| last.place).filter(|_| more && (follows || !range.forward));
+    let last = items.len().checked_sub(1).and_then(|last| found.get(last));
+    let next = last.map(|last| last.place).filter(|_| items.len() < found.len());
     let total =
         if query.count { Some(count(&transaction, &topics, query).map_err(away)?.unsigned_abs()) } else { None };
     Ok(Page { items, next, total })

@@ -11,7 +11,7 @@ use uuid::Uuid;
 
 use super::{Ready, document, schema, told};
 use crate::{
-    store::{Cursor, From, MERGED_TOPICS, PAGE_BYTES, Page, PageQuery, StoreError},
+    store::{Cursor, From, MERGED_TOPICS, Page, PageQuery, StoreError},
     topic::Filter,
 };
 
@@ -40,13 +40,11 @@ impl Topics {
 
 pub(super) async fn page(ready: &Ready, query: &PageQuery) -> Result<Page, StoreError> {
     let (mut before, mut after) = (None, None);
-    // Pages of whoever walks everything have an end in bytes too, and lead on.
-    let mut walks = false;
     match &query.from {
         From::Newest => {}
         From::Before(cursor) => before = Some(*cursor),
         From::After(id) => after = Some(get(ready, id).await?.ok_or(StoreError::UnknownAfter)?.0),
-        From::Following(cursor) => (after, walks) = (Some(*cursor), true),
+        From::Following(cursor) => after = Some(*cursor),
     }
     let topics = topics(ready, query.topic.as_ref()).await?;
     let total = if query.count { Some(count(ready, &topics, query).await?) } else { None };
@@ -65,16 +63,16 @@ pub(super) async fn page(ready: &Ready, query: &PageQuery) -> Result<Page, Store
         .map_err(told)?;
     let (mut items, mut last, mut more, mut bytes) = (Vec::new(), None, false, 0);
     while let Some(document) = cursor.try_next().await.map_err(told)? {
-        if items.len() == query.limit || (walks && bytes > PAGE_BYTES) {
+        let (place, text) = document::read(&document)?;
+        bytes += text.len();
+        if items.len() == query.limit || (bytes > query.max_bytes && !items.is_empty()) {
             more = true;
             break;
         }
-        let (place, text) = document::read(&document)?;
-        bytes += text.len();
         items.push(text);
         last = Some(place);
     }
-    Ok(Page { items, next: last.filter(|_| more && (after.is_none() || walks)), total })
+    Ok(Page { items, next: last.filter(|_| more), total })
 }
 
 /// One event, with its place.

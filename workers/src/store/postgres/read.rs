@@ -9,7 +9,7 @@ use uuid::Uuid;
 
 use super::told;
 use crate::{
-    store::{Cursor, From, MERGED_TOPICS, PAGE_BYTES, Page, PageQuery, StoreError},
+    store::{Cursor, From, MERGED_TOPICS, Page, PageQuery, StoreError},
     topic::Filter,
 };
 
@@ -125,35 +125,12 @@ async fn read(client: &impl GenericClient, query: &PageQuery) -> Result<Page, St
     if matches!(&topics, Topics::These(none) if none.is_empty()) {
         return Ok(Page::default());
     }
-    let most = i64::try_from(query.limit + 1).unwrap_or(i64::MAX);
-    if matches!(query.from, From::Following(_)) {
-        let places = walk(topics, &range, most, "octet_length(event.text)").query(client).await.map_err(failed)?;
-        return following(client, &places, query.limit).await.map_err(failed);
-    }
-    let rows = walk(topics, &range, most, "event.text").query(client).await.map_err(failed)?;
-    let more = rows.len() > query.limit;
-    let shown = &rows[..rows.len().min(query.limit)];
-    let next = shown.last().filter(|_| more && !range.forward).map(cursor);
-    let items = shown.iter().map(|row| Bytes::from(row.get::<_, Vec<u8>>(2))).collect();
+    let rows = walk(topics, &range, query).query(client).await.map_err(failed)?;
+    let found = rows.first().map_or(0, |row| row.get::<_, i64>(3));
+    let more = i64::try_from(rows.len()).unwrap_or(i64::MAX) < found;
+    let next = rows.last().filter(|_| more).map(cursor);
+    let items = rows.iter().map(|row| Bytes::from(row.get::<_, Vec<u8>>(2))).collect();
     Ok(Page { items, next, total: None })
-}
-
-/// A page of what was found by place and size: the documents are read when it is known how many are not too many.
-async fn following(client: &impl GenericClient, places: &[tokio_postgres::Row], limit: usize) -> Result<Page, Error> {
-    let mut bytes = 0_usize;
-    let fits = |row: &&tokio_postgres::Row| {
-        let fits = bytes <= PAGE_BYTES;
-        bytes += usize::try_from(row.get::<_, i32>(2)).unwrap_or(0);
-        fits
-    };
-    let shown: Vec<Cursor> = places.iter().take(limit).take_while(fits).map(cursor).collect();
-    let select = client
-        .prepare_cached("SELECT text FROM fpesa_event WHERE id = ANY($1::uuid[]) ORDER BY time, fpesa_event.id")
-        .await?;
-    let ids: Vec<Uuid> = shown.iter().map(|place| place.id).collect();
-    let rows = client.query(&select, &[&ids]).await?;
-    let items = rows.iter().map(|row| Bytes::from(row.get::<_, Vec<u8>>(0))).collect();
-    Ok(Page { items, next: shown.last().filter(|_| shown.len() < places.len()).copied(), total: None })
 }
 
 fn cursor(row: &tokio_postgres::Row) -> Cursor {
@@ -192,26 +169,27 @@ async fn topics(client: &impl GenericClient, filter: Option<&Filter>) -> Result<
 
 /// The statement of one page. Several topics are walked one by one, each along its own index: asked for all at once, the
 /// planner would rather sort them.
-fn walk(topics: Topics, range: &Range, most: i64, what: &str) -> Statement {
+fn walk(topics: Topics, range: &Range, query: &PageQuery) -> Statement {
     let mut statement = Statement::default();
     let order = range.order();
+    let (limit, most) = (query.limit, query.limit + 1);
     let sql = match topics {
         Topics::All => {
             let conditions = range.conditions(&mut statement);
-            format!("SELECT time, id, {what} FROM fpesa_event event WHERE true{conditions} {order} LIMIT {most}")
+            format!("SELECT time, id, text FROM fpesa_event event WHERE true{conditions} {order} LIMIT {most}")
         }
         Topics::Filtered(ids) => {
             let ids = statement.bind(ids);
             let conditions = range.conditions(&mut statement);
             format!(
-                "SELECT time, id, {what} FROM fpesa_event event WHERE topic = ANY({ids}){conditions} {order} LIMIT {most}"
+                "SELECT time, id, text FROM fpesa_event event WHERE topic = ANY({ids}){conditions} {order} LIMIT {most}"
             )
         }
         Topics::These(ids) => {
             let ids = statement.bind(ids);
             let conditions = range.conditions(&mut statement);
             format!(
-                "SELECT place.time, place.id, {what} FROM (
+                "SELECT place.time, place.id, event.text FROM (
                    SELECT walked.time, walked.id FROM unnest({ids}::bigint[]) AS given (topic), LATERAL (
                      SELECT time, id FROM fpesa_event WHERE fpesa_event.topic = given.topic{conditions} {order} LIMIT {most}
                    ) walked {order} LIMIT {most}
@@ -220,7 +198,15 @@ fn walk(topics: Topics, range: &Range, most: i64, what: &str) -> Statement {
             )
         }
     };
-    statement.add(&sql);
+    // What the page has no room for is left out by its length, which is known without reading the text.
+    let max_bytes = statement.bind(i64::try_from(query.max_bytes).unwrap_or(i64::MAX));
+    statement.add(&format!(
+        "SELECT time, id, text, found FROM (
+           SELECT time, id, text, count(*) OVER () AS found, row_number() OVER walked AS number,
+             sum(octet_length(text)) OVER walked AS bytes
+           FROM ({sql}) found WINDOW walked AS ({order} ROWS UNBOUNDED PRECEDING)
+         ) page WHERE number <= {limit} AND (number = 1 OR bytes <= {max_bytes}) {order}"
+    ));
     statement
 }
 
