@@ -24,11 +24,13 @@ use crate::{
     route::table::WorkerSpec,
 };
 
+mod damper;
 mod dead_letter;
 #[cfg(test)]
 mod tests;
 mod workers;
 
+use damper::Damper;
 use dead_letter::{DeadLetters, failed_before};
 pub use workers::{Retiring, Workers};
 
@@ -54,6 +56,8 @@ struct Runner {
     at_work: CancellationToken,
     stop: CancellationToken,
     arrivals: Arrivals,
+    /// What is said of messages that are set aside.
+    said: Damper,
 }
 
 /// How many runners consume, by the worker's name: two while one takes the place of the other.
@@ -242,23 +246,14 @@ impl Runner {
             }
             Verdict::Reject { reason, detail } => {
                 let queue = self.spec.queue.as_str();
-                let Some(dead) = &self.dead_letters else {
-                    tracing::warn!(
-                        worker = self.name,
-                        queue,
-                        reason,
-                        detail,
-                        "a message can never be worked on and is rejected: its queue has no `dead_letter`"
-                    );
-                    return delivery.ticket.reject();
-                };
-                tracing::warn!(
-                    worker = self.name,
-                    queue,
-                    reason,
-                    detail,
-                    "a message is moved to the dead-letter queue"
-                );
+                if let Some(unsaid) = self.said.is_due() {
+                    let to = self
+                        .dead_letters
+                        .as_ref()
+                        .map_or("nowhere: its queue has no `dead_letter`", |dead| &dead.queue);
+                    tracing::warn!(worker = self.name, queue, reason, detail, to, unsaid, "a message is set aside");
+                }
+                let Some(dead) = &self.dead_letters else { return delivery.ticket.reject() };
                 let message = dead_letter::message(&delivery.message, queue, &dead.queue, &reason, &detail);
                 let outcome = self.bus.publish(message, Instant::now() + CONFIRM_WITHIN).await;
                 // Without a copy in the dead-letter queue it is the broker's to put it there.

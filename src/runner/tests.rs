@@ -11,7 +11,7 @@ use fpesa_workers::{Job, Verdict, Worker};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Arrivals, Consuming, DeadLetters, Runner};
+use super::{Arrivals, Consuming, Damper, DeadLetters, Runner};
 use crate::{
     bus::{Bus, Delivery, embedded::Embedded},
     http::metrics::Metrics,
@@ -83,6 +83,7 @@ async fn work_through(bodies: &[&str], dead: usize) -> (Vec<(String, bool)>, Vec
         at_work: CancellationToken::new(),
         stop: stop.clone(),
         arrivals: Arrivals::default(),
+        said: Damper::default(),
     };
     let running = tokio::spawn(runner.run());
     let mut buried = bus.consume("dead", 100).await.unwrap();

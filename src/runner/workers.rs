@@ -11,7 +11,7 @@ use futures::future::join_all;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Arrivals, Consuming, DeadLetters, Runner};
+use super::{Arrivals, Consuming, Damper, DeadLetters, Runner};
 use crate::{
     bus::Bus,
     http::metrics::Metrics,
@@ -130,6 +130,7 @@ impl Workers {
                 at_work: at_work.clone(),
                 stop: stop.clone(),
                 arrivals: Arrivals::default(),
+                said: Damper::default(),
             };
             let task = tokio::spawn(runner.run());
             if let Some(old) = old.remove(name) {

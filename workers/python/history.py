@@ -304,6 +304,18 @@ class Worker:
         connection.close()
 
     def call(self, channel, method, properties, body):
+        """Answers one call. One that can't be understood is rejected: it must not end the worker, again and again."""
+        try:
+            self.reply(channel, properties, body)
+        except (pika.exceptions.AMQPError, OSError):
+            raise
+        except Exception as error:
+            print(f"a call can't be answered and is rejected: {error!r}", file=sys.stderr)
+            channel.basic_reject(method.delivery_tag, requeue=False)
+        else:
+            channel.basic_ack(method.delivery_tag)
+
+    def reply(self, channel, properties, body):
         headers = properties.headers or {}
         if not self.is_late(headers.get("fpesa-deadline")):
             status, content_type, extra, text = answer(self.store, body)
@@ -317,14 +329,13 @@ class Worker:
                     content_type=content_type, correlation_id=properties.correlation_id, app_id="fpesa/1", headers=reply
                 ),
             )
-        channel.basic_ack(method.delivery_tag)
 
     @staticmethod
     def is_late(deadline):
         """Nobody waits any more: the work is spared."""
         try:
             return deadline is not None and datetime.fromisoformat(deadline) <= datetime.now(timezone.utc)
-        except ValueError:
+        except (TypeError, ValueError):
             return False
 
 
