@@ -78,7 +78,7 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
         feed.set_topics(table.feed.clone());
     }
     let memory = MemoryBudget::new(settings.limits.memory.bytes());
-    let bus = connect(&settings, feed.clone(), &memory)?;
+    let bus = connect(&role, &settings, feed.clone(), &memory)?;
     start(&bus, &table).await?;
     let live = Live::new(table, problems, &texts.digest);
     let workers = match &role {
@@ -171,10 +171,16 @@ fn check_names(names: &[String], table: &Table) -> Result<(), Usage> {
 }
 
 /// The bus that the settings name. The embedded one feeds `feed`.
-fn connect(settings: &Settings, feed: Option<Arc<Feed>>, memory: &Arc<MemoryBudget>) -> anyhow::Result<Arc<dyn Bus>> {
+fn connect(
+    role: &Role,
+    settings: &Settings,
+    feed: Option<Arc<Feed>>,
+    memory: &Arc<MemoryBudget>,
+) -> anyhow::Result<Arc<dyn Bus>> {
     let max_bytes = settings.reply.max_size;
     let Some(feed) = feed else {
-        let mut options = bus::amqp::Options::of(settings).map_err(Usage)?;
+        let options = bus::amqp::Options::of(settings).map_err(Usage)?;
+        let mut options = if matches!(role, Role::Work(_)) { options.for_workers() } else { options };
         options.replies = bus::ReplyLimits { max_bytes, memory: Some(memory.clone()) };
         return Ok(bus::amqp::Amqp::connect(options));
     };

@@ -206,9 +206,18 @@ const BROKER: &str = "Examples:
 pub enum BrokerPart {
     /// Users, permissions, the feed's policy, exchanges, queues and bindings, as JSON to import
     Definitions {
-        /// The major version that they are for: 4 and later want to be told what never drops
-        #[arg(long, value_name = "MAJOR", default_value_t = 3)]
-        rabbitmq: u32,
+        /// The broker's major version [default: the broker is asked]
+        #[arg(long, value_name = "MAJOR")]
+        rabbitmq: Option<u32>,
+        /// Settings
+        #[command(flatten)]
+        common: Common,
+    },
+    /// What the table needs of a broker user: permissions for a gateway, and for workers
+    Permissions {
+        /// Commands for people, or JSON
+        #[arg(long, value_enum, default_value = "text")]
+        format: Format,
         /// Settings
         #[command(flatten)]
         common: Common,

@@ -53,7 +53,11 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Broker { part: BrokerPart::Definitions { rabbitmq, common } } => {
-            commands::definitions(&load(&common)?, rabbitmq)
+            let settings = load(&common)?;
+            start(&settings)?.block_on(commands::definitions(&settings, rabbitmq))
+        }
+        Command::Broker { part: BrokerPart::Permissions { format, common } } => {
+            commands::permissions(&load(&common)?, format)
         }
         Command::Broker { part: BrokerPart::Conf { common } } => {
             print!("{}", broker::conf(&load(&common)?).map_err(|error| Usage(error.to_string()))?);

@@ -14,6 +14,20 @@ pub struct Topology {
     pub watched_queues: BTreeSet<String>,
     /// Exchanges that some publish route names, predeclared ones included, the default exchange not.
     pub watched_exchanges: BTreeSet<String>,
+    /// What may be published to each exchange that a route names, the default exchange included: for finding out whether the
+    /// broker's user may.
+    pub samples: BTreeMap<String, SampleKey>,
+    /// Whether any route waits for replies.
+    pub calls: bool,
+}
+
+/// A routing key that a route may publish with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SampleKey {
+    /// The key.
+    pub key: String,
+    /// Whether a route publishes with this very key. Else values are made up, and a broker may allow only others.
+    pub exact: bool,
 }
 
 impl Topology {
@@ -43,14 +57,23 @@ pub struct Queue {
     pub bind: Vec<Binding>,
     /// Most messages it holds; a further one is refused (`x-overflow: reject-publish`).
     pub max_length: Option<u64>,
-    /// Deliveries before a message is dead-lettered; only with `dead_letter`.
-    pub delivery_limit: Option<u32>,
+    /// Deliveries before a message is dead-lettered; a count only with `dead_letter`.
+    pub delivery_limit: Option<DeliveryLimit>,
     /// Queue that takes what was rejected or delivered too often.
     pub dead_letter: Option<String>,
     /// Further arguments of its declaration, as written.
     pub arguments: Arguments,
     /// Whether we make it or only check that it is there.
     pub declare: Declare,
+}
+
+/// `delivery_limit:`
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum DeliveryLimit {
+    /// Declared with the queue.
+    Count(u32),
+    /// Not declared: the broker's own policies set it.
+    Policy,
 }
 
 /// A version of RabbitMQ.
@@ -68,6 +91,7 @@ impl Queue {
             && self.kind == QueueKind::Quorum
             && self.dead_letter.is_none()
             && self.declare == Declare::Active
+            && self.delivery_limit != Some(DeliveryLimit::Policy)
             && !self.arguments.contains_key("x-delivery-limit")
     }
 
@@ -94,7 +118,11 @@ impl Queue {
             set("x-dead-letter-exchange", "".into());
             set("x-dead-letter-routing-key", dead.as_str().into());
             if quorum {
-                set("x-delivery-limit", self.delivery_limit.unwrap_or(DELIVERIES).into());
+                match self.delivery_limit {
+                    Some(DeliveryLimit::Count(count)) => drop(set("x-delivery-limit", count.into())),
+                    None => drop(set("x-delivery-limit", DELIVERIES.into())),
+                    Some(DeliveryLimit::Policy) => {}
+                }
                 set("x-dead-letter-strategy", "at-least-once".into());
                 set("x-overflow", "reject-publish".into());
             }
@@ -147,31 +175,45 @@ pub type Arguments = BTreeMap<String, serde_json::Value>;
 /// Whether a topic exchange routes `key` by `pattern`: words are separated by dots, `*` is exactly one word and `#`
 /// is none or more (AMQP 0-9-1, 3.1.3.3).
 pub fn topic_matches(pattern: &str, key: &str) -> bool {
-    let pattern: Vec<&str> = pattern.split('.').collect();
-    let key: Vec<&str> = key.split('.').collect();
-    words_match(&pattern, &key)
-}
-
-fn words_match(pattern: &[&str], key: &[&str]) -> bool {
-    // Greedy with one point to go back to: linear memory, no exponential `#.#.#`.
-    let (mut p, mut k) = (0, 0);
-    let mut last_hash: Option<(usize, usize)> = None;
-    while k < key.len() {
-        if p < pattern.len() && pattern[p] == "#" {
-            last_hash = Some((p, k));
-            p += 1;
-        } else if p < pattern.len() && (pattern[p] == "*" || pattern[p] == key[k]) {
-            p += 1;
-            k += 1;
-        } else if let Some((hash, from)) = last_hash {
-            last_hash = Some((hash, from + 1));
-            p = hash + 1;
-            k = from + 1;
-        } else {
-            return false;
+    let (mut pattern, mut key) = (Words(Some(pattern)), Words(Some(key)));
+    // Greedy with one point to go back to: no memory, no exponential `#.#.#`.
+    let mut last_hash: Option<(Words<'_>, Words<'_>)> = None;
+    while let Some(word) = key.first() {
+        match pattern.first() {
+            Some("#") => {
+                pattern.skip();
+                last_hash = Some((pattern, key));
+            }
+            Some(wanted) if wanted == "*" || wanted == word => {
+                pattern.skip();
+                key.skip();
+            }
+            _ => {
+                let Some((after, mut from)) = last_hash else { return false };
+                from.skip();
+                last_hash = Some((after, from));
+                (pattern, key) = (after, from);
+            }
         }
     }
-    pattern[p..].iter().all(|word| *word == "#")
+    while pattern.first() == Some("#") {
+        pattern.skip();
+    }
+    pattern.first().is_none()
+}
+
+/// Words that are separated by dots; the empty text is one empty word.
+#[derive(Clone, Copy)]
+struct Words<'t>(Option<&'t str>);
+
+impl<'t> Words<'t> {
+    fn first(self) -> Option<&'t str> {
+        self.0.map(|rest| rest.split_once('.').map_or(rest, |(word, _)| word))
+    }
+
+    fn skip(&mut self) {
+        self.0 = self.0.and_then(|rest| rest.split_once('.')).map(|(_, rest)| rest);
+    }
 }
 
 #[cfg(test)]

@@ -7,16 +7,25 @@ use crate::{
     bus::amqp::Login,
     route::table::Table,
     settings::{Secret, Settings},
-    topology::{Declare, QueueKind, Topology, Version},
+    topology::{Declare, Queue, QueueKind, Topology, Version},
 };
 
 /// What one stalled browser may cost the broker: the oldest messages go first.
 const FEED_MESSAGES: u64 = 1_000;
 const FEED_BYTES: u64 = 4 * 1024 * 1024;
 
-/// Definitions for `rabbitmqctl import_definitions`. The users are those of the settings `bus` and `feed`; passwords are
-/// there as salted hashes alone.
-pub fn definitions(settings: &Settings, table: &Table, version: Version) -> Result<Value, MissingSetting> {
+/// What is known of the broker that definitions are for.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Broker {
+    /// `None`: of any version.
+    pub version: Option<Version>,
+    /// Whether the user of `bus` is there already: an import would take its tags.
+    pub has_user: bool,
+}
+
+/// Definitions for `rabbitmqctl import_definitions`, and notes for who imports them. The users are those of the settings `bus`
+/// and `feed`; passwords are there as salted hashes alone.
+pub fn definitions(settings: &Settings, table: &Table, broker: Broker) -> Result<(Value, Vec<String>), MissingSetting> {
     let missing = |why: &str| MissingSetting(why.to_owned());
     if settings.bus_is_embedded() {
         return Err(missing(
@@ -24,11 +33,14 @@ pub fn definitions(settings: &Settings, table: &Table, version: Version) -> Resu
         ));
     }
     let login = Login::of(settings).map_err(MissingSetting)?;
-    let Some(password) = login.password.as_deref().filter(|password| !password.is_empty()) else {
+    // RabbitMQ makes `guest` itself.
+    let leaves_user_out = broker.has_user || login.user == "guest";
+    let password = login.password.as_deref().filter(|password| !password.is_empty());
+    if password.is_none() && !leaves_user_out {
         return Err(missing(
             "the user of `bus` has no password: give it in bus_password_file (or FPESA_BUS_PASSWORD); there is no default",
         ));
-    };
+    }
     let browser = settings.feed.username.as_deref().unwrap_or("browser");
     let Some(look) = settings.feed.password.as_ref().map(Secret::expose).filter(|password| !password.is_empty()) else {
         return Err(missing(
@@ -44,14 +56,44 @@ pub fn definitions(settings: &Settings, table: &Table, version: Version) -> Resu
         json!({ "name": name, "password_hash": hash(password),
                 "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": "" })
     };
-    Ok(json!({
+    let mut notes = Vec::new();
+    let mut users = vec![user(browser, look)];
+    let mut permissions = vec![json!({
+        "user": browser, "vhost": vhost, "configure": own, "write": own,
+        "read": format!("^(mqtt-subscription-.*|{})$", FEED_EXCHANGE.replace('.', "\\."))
+    })];
+    match password {
+        Some(password) if !leaves_user_out => {
+            users.insert(0, user(&login.user, password));
+            permissions.insert(
+                0,
+                json!({ "user": login.user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*" }),
+            );
+            notes.push(format!(
+                "the user `{}` is in them, without tags: if it is on the broker already, delete it from `users` before the import",
+                login.user
+            ));
+        }
+        _ => notes.push(format!(
+            "the user `{}` is left out, so that it keeps its tags and permissions; `fpesa broker permissions` prints what it needs",
+            login.user
+        )),
+    }
+    let left_out = left_out(&table.topology, broker.version);
+    if !left_out.is_empty() {
+        notes.push(format!(
+            "left out, because RabbitMQ 3 and 4 need them declared differently and the broker can't be asked: {}. Gateways and \
+             workers declare them when they connect; or give --rabbitmq with the broker's major version",
+            left_out.iter().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+        ));
+    }
+    let version = broker.version.unwrap_or_default();
+    let topology = without(&table.topology, &left_out);
+    let topology = &topology;
+    let definitions = json!({
         "vhosts": [{ "name": vhost }],
-        "users": [user(&login.user, password), user(browser, look)],
-        "permissions": [
-            { "user": login.user, "vhost": vhost, "configure": ".*", "write": ".*", "read": ".*" },
-            { "user": browser, "vhost": vhost, "configure": own, "write": own,
-              "read": format!("^(mqtt-subscription-.*|{})$", FEED_EXCHANGE.replace('.', "\\.")) },
-        ],
+        "users": users,
+        "permissions": permissions,
         "topic_permissions": [
             { "user": browser, "vhost": vhost, "exchange": FEED_EXCHANGE, "write": "^$", "read": readable(&table.feed) },
         ],
@@ -59,10 +101,23 @@ pub fn definitions(settings: &Settings, table: &Table, version: Version) -> Resu
             { "vhost": vhost, "name": "fpesa-feed", "pattern": FEED_QUEUES, "apply-to": "queues", "priority": 0,
               "definition": { "max-length": FEED_MESSAGES, "max-length-bytes": FEED_BYTES, "overflow": "drop-head" } },
         ],
-        "exchanges": exchanges(&table.topology, vhost),
-        "queues": queues(&table.topology, vhost, version),
-        "bindings": bindings(&table.topology, vhost),
-    }))
+        "exchanges": exchanges(topology, vhost),
+        "queues": queues(topology, vhost, version),
+        "bindings": bindings(topology, vhost),
+    });
+    Ok((definitions, notes))
+}
+
+/// Queues that must never drop: from RabbitMQ 4 on that is said with an argument that makes 3.x drop.
+fn left_out(topology: &Topology, version: Option<Version>) -> Vec<String> {
+    let differs = |queue: &Queue| version.is_none() && queue.keeps_for_ever(Version { major: 4 });
+    topology.queues.iter().filter(|(_, queue)| differs(queue)).map(|(name, _)| name.clone()).collect()
+}
+
+fn without(topology: &Topology, left_out: &[String]) -> Topology {
+    let mut topology = topology.clone();
+    topology.queues.retain(|name, _| !left_out.contains(name));
+    topology
 }
 
 fn exchanges(topology: &Topology, vhost: &str) -> Vec<Value> {

@@ -3,10 +3,12 @@
 mod conf;
 mod definitions;
 mod password;
+mod permissions;
 mod topics;
 
 pub use conf::conf;
-pub use definitions::definitions;
+pub use definitions::{Broker, definitions};
+pub use permissions::Permissions;
 
 /// Why they can't be printed: a setting is missing. Told to a person, exit status 2.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]

@@ -30,7 +30,7 @@ fn pattern(filter: &Filter) -> String {
     pattern
 }
 
-fn literal(pattern: &mut String, level: &str) {
+pub(super) fn literal(pattern: &mut String, level: &str) {
     for character in level.chars() {
         if character.is_ascii() && !character.is_ascii_alphanumeric() {
             let _ = write!(pattern, "\\{character}");

@@ -19,7 +19,7 @@ mod test;
 
 use std::io::{IsTerminal as _, Write as _};
 
-pub use broker::definitions;
+pub use broker::{definitions, permissions};
 pub use check::check;
 pub use documents::{asyncapi, openapi};
 pub use explain::{Request, explain};

@@ -8,7 +8,7 @@ use super::{
     problem::{Place, Source},
     yaml::{Key, Node},
 };
-use crate::topology::{Declare, QueueKind};
+use crate::topology::{Declare, DeliveryLimit, QueueKind};
 
 /// A whole file, or an included one (which has `routes` alone).
 #[derive(Debug, Default)]
@@ -208,7 +208,7 @@ pub struct QueueFile {
     /// `max_length`
     pub max_length: Option<u64>,
     /// `delivery_limit`
-    pub delivery_limit: Option<At<u32>>,
+    pub delivery_limit: Option<At<DeliveryLimit>>,
     /// `dead_letter`
     pub dead_letter: Option<At<String>>,
     /// `arguments`

@@ -16,6 +16,8 @@ pub enum Shape {
     Version,
     /// A whole number within bounds, both included.
     Integer(u64, u64),
+    /// The same, or this word.
+    IntegerOr(u64, u64, &'static str),
     /// One of a few HTTP statuses.
     Status(&'static [u16]),
     /// One of a few words.
@@ -120,6 +122,9 @@ static UNROUTABLES: [&str; 2] = words(&UNROUTABLE);
 static PAYLOADS: [&str; 2] = words(&PAYLOAD);
 static QUEUE_KINDS: [&str; 4] = words(&QUEUE_KIND);
 static DECLARES: [&str; 2] = words(&DECLARE);
+
+/// `delivery_limit: policy`
+pub static BY_POLICY: &str = "policy";
 
 /// What a publish can answer.
 pub static STATUSES: [u16; 4] = [200, 201, 202, 204];
@@ -416,9 +421,9 @@ static QUEUE: Object = Object {
         field("overflow", Shape::Word(&["reject"]), Need::Default("\"reject\""), "What happens when it is full."),
         field(
             "delivery_limit",
-            Shape::Integer(1, u32::MAX as u64),
+            Shape::IntegerOr(1, u32::MAX as u64, BY_POLICY),
             Need::Optional,
-            "Deliveries before a message is dead-lettered; 20 where there is a `dead_letter`.",
+            "Deliveries before a message is dead-lettered; 20 where there is a `dead_letter`. `policy`: the broker's own policies say.",
         ),
         field("dead_letter", Shape::Text, Need::Optional, "Queue that takes what was rejected or delivered too often."),
         field(

@@ -9,12 +9,12 @@ use super::{
         BindingFile, BodyFile, CallFile, DECLARE, Defaults, ExchangeFile, Method, PAYLOAD, ParamFile, PublishFile,
         QUEUE_KIND, QueueFile, RouteFile, TableFile, UNROUTABLE, WorkerFile,
     },
-    grammar::{PARAMETER_TYPES, STATUSES},
+    grammar::{BY_POLICY, PARAMETER_TYPES, STATUSES},
     problem::Source,
     yaml::{Key, Node, Value},
 };
 use crate::{
-    topology::{Declare, QueueKind},
+    topology::{Declare, DeliveryLimit, QueueKind},
     units,
 };
 
@@ -125,13 +125,17 @@ fn call(node: &Node) -> CallFile {
 
 /// One that can't be read is there all the same, for those that name it.
 fn queue(key: &Key, node: &Node) -> QueueFile {
-    let limit = integer(get(node, "delivery_limit"));
+    let limit = get(node, "delivery_limit");
+    let by_policy = limit.filter(|node| matches!(&node.value, Value::Text(text) if text == BY_POLICY));
+    let by_policy = by_policy.map(|node| At { value: DeliveryLimit::Policy, at: node.at });
+    let count = integer(limit)
+        .and_then(|at| Some(At { value: DeliveryLimit::Count(u32::try_from(at.value).ok()?), at: at.at }));
     QueueFile {
         at: key.at,
         kind: word(get(node, "type"), &QUEUE_KIND).map_or(QueueKind::Quorum, |at| at.value),
         bind: list(get(node, "bind")).iter().filter(|node| is_map(node)).map(binding).collect(),
         max_length: integer(get(node, "max_length")).map(|at| at.value),
-        delivery_limit: limit.and_then(|at| Some(At { value: u32::try_from(at.value).ok()?, at: at.at })),
+        delivery_limit: by_policy.or(count),
         dead_letter: text(get(node, "dead_letter")),
         arguments: arguments(node),
         declare: declare(node),

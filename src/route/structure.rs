@@ -86,7 +86,12 @@ fn value(d: &mut Decoder<'_>, node: &Node, shape: Shape, what: &str) {
         Shape::AnyText => drop(d.any_text(node, what)),
         Shape::Flag => drop(d.flag(node, what)),
         Shape::Version => version(d, node, what),
-        Shape::Integer(least, most) => drop(d.integer(node, what, least, most)),
+        Shape::IntegerOr(_, _, word) if matches!(&node.value, Value::Text(text) if text == word) => {}
+        Shape::IntegerOr(_, _, word) if matches!(node.value, Value::Text(_)) => {
+            let message = format!("{what} must be a whole number or `{word}`, not {}", node.kind());
+            d.problem_hint(node.at, "wrong-type", message, Some("write one of them"));
+        }
+        Shape::Integer(least, most) | Shape::IntegerOr(least, most, _) => drop(d.integer(node, what, least, most)),
         Shape::Status(allowed) => status(d, node, what, allowed),
         Shape::Word(words) => {
             let words: Vec<(&str, ())> = words.iter().map(|word| (*word, ())).collect();

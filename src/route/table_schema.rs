@@ -73,6 +73,9 @@ fn shape(shape: Shape) -> Value {
         Shape::Version => json!({ "const": 1 }),
         Shape::Integer(least, MOST) => json!({ "type": "integer", "minimum": least }),
         Shape::Integer(least, most) => json!({ "type": "integer", "minimum": least, "maximum": most }),
+        Shape::IntegerOr(least, most, word) => {
+            json!({ "anyOf": [self::shape(Shape::Integer(least, most)), { "const": word }] })
+        }
         Shape::Status(statuses) => json!({ "enum": statuses }),
         Shape::Word(words) => json!({ "enum": words }),
         Shape::Duration => json!({ "type": "string", "pattern": units::duration_pattern() }),

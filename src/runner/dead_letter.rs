@@ -5,7 +5,7 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use crate::{
     bus::Delivery,
     message::{HeaderValue, Message},
-    topology::Queue,
+    topology::{DeliveryLimit, Queue},
 };
 
 /// Why it is set aside, in a word.
@@ -44,7 +44,12 @@ impl DeadLetters {
     /// Those of a queue, if it has any.
     pub fn of(queue: &Queue) -> Option<Self> {
         let to = queue.dead_letter.clone()?;
-        Some(Self { queue: to, delivery_limit: queue.delivery_limit })
+        let delivery_limit = match queue.delivery_limit {
+            Some(DeliveryLimit::Count(count)) => Some(count),
+            // The broker's to set.
+            Some(DeliveryLimit::Policy) | None => None,
+        };
+        Some(Self { queue: to, delivery_limit })
     }
 
     /// Whether a message that has just failed once more has failed too often. The broker would set it aside now too, and

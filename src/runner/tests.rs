@@ -53,7 +53,7 @@ fn queue(dead_letter: Option<&str>) -> Queue {
         kind: QueueKind::Quorum,
         bind: Vec::new(),
         max_length: None,
-        delivery_limit: dead_letter.map(|_| 2),
+        delivery_limit: dead_letter.map(|_| crate::topology::DeliveryLimit::Count(2)),
         dead_letter: dead_letter.map(str::to_owned),
         arguments: BTreeMap::new(),
         declare: Declare::Active,

@@ -11,7 +11,7 @@ use bytes::Bytes;
 use fpesa::{
     bus::{Bus, BusError, Deliveries, Delivery, Link},
     message::{CallError, HeaderValue, Message, Outcome, Properties},
-    topology::{Binding, Declare, Exchange, Queue, QueueKind, Topology},
+    topology::{Binding, Declare, DeliveryLimit, Exchange, Queue, QueueKind, Topology},
 };
 use futures::{StreamExt as _, stream::FuturesUnordered};
 use uuid::Uuid;
@@ -72,7 +72,8 @@ pub fn topology(queues: impl IntoIterator<Item = (String, Queue)>) -> Topology {
     let queues: BTreeMap<String, Queue> = queues.into_iter().collect();
     let watched_queues: BTreeSet<String> =
         queues.iter().filter(|(_, queue)| queue.kind != QueueKind::Rpc).map(|(name, _)| name.clone()).collect();
-    Topology { queues, watched_queues, ..Topology::default() }
+    let calls = queues.values().any(|queue| queue.kind == QueueKind::Rpc);
+    Topology { queues, watched_queues, calls, ..Topology::default() }
 }
 
 pub fn to(queue: &str, body: impl Into<Bytes>) -> Message {
@@ -343,7 +344,11 @@ pub async fn a_dropped_ticket_comes_back(bus: Shared, p: String) {
 
 fn with_dead_letter(p: &str, limit: Option<u32>) -> (String, Topology) {
     let dead = format!("{p}.dead");
-    let alive = Queue { dead_letter: Some(dead.clone()), delivery_limit: limit, ..queue(QueueKind::Quorum) };
+    let alive = Queue {
+        dead_letter: Some(dead.clone()),
+        delivery_limit: limit.map(DeliveryLimit::Count),
+        ..queue(QueueKind::Quorum)
+    };
     let topology = topology([(p.to_owned(), alive), (dead.clone(), queue(QueueKind::Quorum))]);
     (dead, topology)
 }

@@ -70,7 +70,11 @@ async fn what_was_kept_is_there_after_a_restart_in_order_and_beyond_the_window()
 #[tokio::test]
 async fn what_was_handed_out_before_a_crash_counts_as_delivered() {
     let folder = tempfile::tempdir().unwrap();
-    let dead = Queue { dead_letter: Some("dead".into()), delivery_limit: Some(1), ..queue(QueueKind::Quorum) };
+    let dead = Queue {
+        dead_letter: Some("dead".into()),
+        delivery_limit: Some(fpesa::topology::DeliveryLimit::Count(1)),
+        ..queue(QueueKind::Quorum)
+    };
     let table = topology([("q".to_owned(), dead), ("dead".to_owned(), queue(QueueKind::Quorum))]);
     let bus = open(folder.path());
     bus.declare(&table).await.unwrap();

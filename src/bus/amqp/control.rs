@@ -1,190 +1,302 @@
-//! The control link: declares the topology, and looks every second whether what publish routes reach is still there.
-//! (A browser's queue satisfies `mandatory`: only looking tells that the queue that keeps messages is gone.)
+//! The control link: has what is in force declared at each connection, and looks whether what routes publish to is there.
+//! What was published to since the last look is looked at each [`LOOK_EVERY`], the rest in turn, so that a thousand idle
+//! queues cost next to nothing; a publish to what was not looked at lately waits for a look of its own.
 
 use std::{
-    collections::BTreeSet,
+    collections::{BTreeMap, BTreeSet},
     sync::{Arc, atomic::Ordering},
-    time::Duration,
+    time::{Duration, Instant},
 };
 
-use lapin::{
-    Connection, ExchangeKind,
-    options::{ExchangeDeclareOptions, QueueDeclareOptions},
-    types::FieldTable,
-};
-use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinHandle;
 use tokio_util::sync::CancellationToken;
 
 use super::{
-    Shared,
-    census::Census,
-    convert::short,
-    declare::{declare, is_not_found},
-    held,
-    link::{ANSWER_WITHIN, Ended, silence, supervise},
+    Shared, declare, held,
+    link::{Ended, supervise},
+    rpc::{Failure, Rpc},
+    watch::{Watch, Watched},
 };
 use crate::{
-    bus::{BusError, QueueNow},
-    topology::{Declare as Who, Topology, Version},
+    bus::{BusError, Fault, Subject},
+    topology::{Declare, QueueKind},
 };
 
-/// How often what is watched is looked for.
-const LOOK: Duration = Duration::from_millis(800);
-/// How long one look may take before the link counts as broken.
+/// How often what is watched is looked at.
+const LOOK_EVERY: Duration = Duration::from_millis(800);
+/// How long one round of looks may take before the link counts as broken.
 const LOOK_WITHIN: Duration = Duration::from_secs(5);
+/// Queues and exchanges that nothing was published to, in each round. So many more make the round longer.
+const IDLE_LOOKS: usize = 100;
+/// Those that are not there, in each round: each costs the broker a channel.
+const MISSING_LOOKS: usize = 50;
+/// Pauses before what the broker refused is declared again.
+const FIRST_RETRY: Duration = Duration::from_secs(1);
+const LONGEST_RETRY: Duration = Duration::from_secs(30);
 
-/// A topology to declare, and whom to tell.
-pub(super) struct Declare {
-    pub topology: Topology,
-    pub done: oneshot::Sender<Result<(), BusError>>,
-}
-
-pub(super) fn start(shared: Arc<Shared>, stop: CancellationToken) -> mpsc::Sender<Declare> {
-    let (sender, received) = mpsc::channel(8);
+pub(super) fn start(shared: Arc<Shared>, stop: CancellationToken) {
     tokio::spawn(async move {
-        let received = tokio::sync::Mutex::new(received);
         let link = || async {
             tokio::select! {
-                ended = async { run(&shared, &mut *received.lock().await).await } => ended,
+                ended = run(&shared) => ended,
                 () = stop.cancelled() => Ended::never_up("the bus is closed".into()),
             }
         };
         supervise("control", &stop, link).await;
+        shared.control_is_up.store(false, Ordering::Release);
+        shared.looked.notify_waiters();
     });
-    sender
 }
 
-async fn run(shared: &Shared, received: &mut mpsc::Receiver<Declare>) -> Ended {
-    let connection = match shared.options.connect("control").await {
-        Ok(connection) => connection,
+async fn run(shared: &Arc<Shared>) -> Ended {
+    let rpc = match Rpc::connect(&shared.options, "control").await {
+        Ok(rpc) => rpc,
         Err(why) => return Ended::never_up(why),
     };
-    let version = Version { major: shared.options.broker_major().await.unwrap_or_default() };
-    let ended = tokio::select! {
-        ended = watch(shared, &connection, version, received) => ended,
-        why = silence(&connection) => Ended::after_up(why),
+    for watched in shared.watch.load().all() {
+        watched.forget();
+    }
+    shared.control_is_up.store(true, Ordering::Release);
+    let mut control = Control {
+        shared,
+        rpc,
+        declaring: None,
+        unfinished: None,
+        retry: Retry::new(),
+        looked: false,
+        next_idle: 0,
+        gone: BTreeMap::new(),
     };
-    shared.watched.store(false, Ordering::Release);
-    held(&shared.queues).clear();
-    ended
+    let why = control.serve().await;
+    if let Some((declaring, _)) = control.declaring {
+        declaring.abort();
+    }
+    shared.settled.send_replace(false);
+    shared.control_is_up.store(false, Ordering::Release);
+    shared.looked.notify_waiters();
+    Ended::after_up(why)
 }
 
-async fn watch(
-    shared: &Shared,
-    connection: &Connection,
-    version: Version,
-    received: &mut mpsc::Receiver<Declare>,
-) -> Ended {
-    let topology = held(&shared.topology).clone();
-    settle(shared, declare_in_time(connection, &topology, version).await);
-    let mut look = tokio::time::interval(LOOK);
-    let mut census = Census::default();
-    look.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-    loop {
-        tokio::select! {
-            command = received.recv() => {
-                let Some(Declare { topology, done }) = command else { return Ended::after_up("the bus is closed") };
-                // Nobody waits for it any more: that table did not take effect. The first one is declared all the same.
-                if done.is_closed() && !held(&shared.topology).queues.is_empty() {
+/// When what was refused is declared again.
+struct Retry {
+    at: Instant,
+    pause: Duration,
+}
+
+impl Retry {
+    fn new() -> Self {
+        Self { at: Instant::now() + FIRST_RETRY, pause: FIRST_RETRY }
+    }
+
+    fn again(&mut self) {
+        self.pause = (self.pause * 2).min(LONGEST_RETRY);
+        self.at = Instant::now() + self.pause;
+    }
+}
+
+type Declaring = JoinHandle<Result<Vec<Fault>, BusError>>;
+
+/// What a declaration is of: all that is in force, or a part.
+type Part = Option<BTreeSet<Subject>>;
+
+struct Control<'s> {
+    shared: &'s Arc<Shared>,
+    rpc: Rpc,
+    declaring: Option<(Declaring, Part)>,
+    /// What could not be declared to its end.
+    unfinished: Option<Part>,
+    retry: Retry,
+    /// Whether everything was looked at once.
+    looked: bool,
+    /// Where the next round of idle looks begins.
+    next_idle: usize,
+    /// What the last rounds found missing, and in how many of them.
+    gone: BTreeMap<Subject, u32>,
+}
+
+impl Control<'_> {
+    /// Serves until the link ends, and says why.
+    async fn serve(&mut self) -> String {
+        let mut tick = tokio::time::interval(LOOK_EVERY);
+        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+        self.declare(None);
+        loop {
+            let all = tokio::select! {
+                why = self.rpc.end() => return why,
+                // Put in force by a reload: that one is declared already. The first is not.
+                () = self.shared.changed.notified() => {
+                    if !*self.shared.settled.borrow() {
+                        self.declare(None);
+                    }
                     continue;
                 }
-                let result = declare_in_time(connection, &topology, version).await;
-                let refused = match &result {
-                    Err(BusError::Topology(faults)) => faults.clone(),
-                    _ => Vec::new(),
-                };
-                // A reload that is refused leaves the table in force; at the start there is none yet.
-                if refused.is_empty() || held(&shared.topology).queues.is_empty() {
-                    *held(&shared.topology) = topology;
-                    *held(&shared.faults) = refused;
+                declared = joined(self.declaring.as_mut().map(|(task, _)| task)) => {
+                    self.declared(declared);
+                    true
                 }
-                let down = matches!(result, Err(BusError::Down(_)));
-                let _ = done.send(result);
-                if down {
-                    return Ended::after_up("the declaration broke off");
-                }
+                () = self.shared.wake.notified() => false,
+                _ = tick.tick() => true,
+            };
+            if let Err(why) = self.rpc.keep_alive() {
+                return why;
             }
-            _ = look.tick() => {
-                let topology = held(&shared.topology).clone();
-                if !held(&shared.faults).is_empty() {
-                    settle(shared, declare_in_time(connection, &topology, version).await);
+            let looking = tokio::time::timeout(LOOK_WITHIN, self.look(all)).await;
+            if let Err(why) = looking.unwrap_or_else(|_| Err("the broker does not answer".into())) {
+                return why;
+            }
+            if all && self.declaring.is_none() {
+                if self.unfinished.is_none() {
+                    // Only now it is known that what routes publish to is there.
+                    self.shared.settled.send_if_modified(|settled| !std::mem::replace(settled, true));
                 }
-                match tokio::time::timeout(LOOK_WITHIN, missing(connection, &topology, &mut census)).await {
-                    Ok(Ok(missing)) => {
-                        census.tell(&topology, &mut held(&shared.queues));
-                        // At the second look in a row: declared while the broker still deletes it, a quorum queue came
-                        // back without what belongs to it (seen with RabbitMQ 3.10.8).
-                        let declares_again = !missing.is_empty() && missing == *held(&shared.missing);
-                        *held(&shared.missing) = missing;
-                        shared.watched.store(true, Ordering::Release);
-                        if declares_again {
-                            settle(shared, declare_in_time(connection, &topology, version).await);
-                        }
-                    }
-                    Ok(Err(error)) => return Ended::after_up(error),
-                    Err(_) => return Ended::after_up("the broker does not answer"),
-                }
+                self.mend();
             }
         }
+    }
+
+    /// Has what is in force declared, or a part of it, while looks go on.
+    fn declare(&mut self, part: Part) {
+        if let Some((task, _)) = self.declaring.take() {
+            task.abort();
+        }
+        let (shared, only) = (self.shared.clone(), part.clone());
+        let task = tokio::spawn(async move {
+            let _one_at_a_time = shared.declaring.lock().await;
+            let watch = shared.watch.load_full();
+            declare::in_force(&shared.options, &watch.topology, only.as_ref()).await
+        });
+        self.declaring = Some((task, part));
+    }
+
+    fn declared(&mut self, declared: Result<Vec<Fault>, BusError>) {
+        let part = self.declaring.take().and_then(|(_, part)| part);
+        match declared {
+            Ok(faults) | Err(BusError::Topology(faults)) => {
+                if part.is_some() && !faults.is_empty() {
+                    self.retry.again();
+                } else {
+                    self.retry = Retry::new();
+                }
+                self.shared.note_faults(faults, part.as_ref());
+            }
+            Err(error) => {
+                tracing::warn!(%error, "what the table needs could not be declared: trying again");
+                self.retry.again();
+                self.unfinished = Some(part);
+            }
+        }
+    }
+
+    /// Declares again what the broker refused, in time, and what is gone.
+    fn mend(&mut self) {
+        let watch = self.shared.watch.load();
+        let before = std::mem::take(&mut self.gone);
+        for watched in watch.all().filter(|watched| !watched.is_there()) {
+            let rounds = before.get(&watched.subject).map_or(1, |rounds| rounds + 1);
+            self.gone.insert(watched.subject.clone(), rounds);
+        }
+        let in_time = self.retry.at <= Instant::now();
+        if in_time && let Some(part) = self.unfinished.take() {
+            return self.declare(part);
+        }
+        let faults = held(&self.shared.faults);
+        let mut part: BTreeSet<Subject> = BTreeSet::new();
+        for subject in faults.keys() {
+            // What others declare is there now; or it is time.
+            if in_time || (before.contains_key(subject) && !self.gone.contains_key(subject)) {
+                part.insert(subject.clone());
+            }
+        }
+        let ours = |subject: &Subject| match subject {
+            Subject::Queue(name) => watch
+                .topology
+                .queues
+                .get(name)
+                .is_some_and(|queue| queue.declare == Declare::Active && queue.kind != QueueKind::Rpc),
+            Subject::Exchange(name) => {
+                watch.topology.exchanges.get(name).is_some_and(|exchange| exchange.declare == Declare::Active)
+            }
+            Subject::Replies => false,
+        };
+        for (subject, rounds) in self.gone.iter().filter(|(subject, _)| ours(subject)) {
+            // At the second look in a row: declared while the broker still deletes it, a quorum queue came back without
+            // what belongs to it (seen with RabbitMQ 3.10.8). One that can't be declared is not tried at every look.
+            if *rounds == 2 || (*rounds > 2 && !faults.contains_key(subject)) {
+                part.insert(subject.clone());
+            }
+        }
+        drop(faults);
+        if !part.is_empty() {
+            self.declare(Some(part));
+        }
+    }
+
+    /// Looks at what was published to, and at some of the rest; or at what a publish waits for alone.
+    async fn look(&mut self, all: bool) -> Result<(), String> {
+        let watch = self.shared.watch.load_full();
+        let began = self.shared.clock.now();
+        let mut there: Vec<&Arc<Watched>> = Vec::new();
+        let mut missing: Vec<&Arc<Watched>> = Vec::new();
+        for watched in self.due(&watch, all, began) {
+            if watched.is_there() { there.push(watched) } else { missing.push(watched) }
+        }
+        // Together: one that is gone is rare, and then it is found by halves. Those that are known to be, one by one.
+        let mut rounds: Vec<&[&Arc<Watched>]> = vec![&there];
+        rounds.extend(missing.chunks(1));
+        for round in rounds.into_iter().filter(|round| !round.is_empty()) {
+            let subjects: Vec<&Subject> = round.iter().map(|watched| &watched.subject).collect();
+            let gone: BTreeSet<usize> = match self.rpc.missing(&subjects).await {
+                Ok(gone) => gone.into_iter().collect(),
+                Err(Failure::Refused(refusal)) => return Err(refusal.text),
+                Err(Failure::Broken(why)) => return Err(why),
+            };
+            for (index, watched) in round.iter().enumerate() {
+                let is_there = !gone.contains(&index);
+                if watched.is_there() && !is_there {
+                    tracing::warn!(subject = %super::watch::missing(&watched.subject), "what routes publish to is gone");
+                }
+                watched.seen(is_there, began);
+            }
+        }
+        self.shared.note_trouble();
+        self.shared.looked.notify_waiters();
+        Ok(())
+    }
+
+    fn due<'w>(&mut self, watch: &'w Watch, all: bool, now: u64) -> Vec<&'w Arc<Watched>> {
+        if !std::mem::replace(&mut self.looked, true) {
+            return watch.all().collect();
+        }
+        if !all {
+            return watch.all().filter(|watched| watched.is_wanted() && watched.is_stale(now)).collect();
+        }
+        let (mut due, mut idle, mut gone) = (Vec::new(), Vec::new(), 0);
+        for watched in watch.all() {
+            if !watched.is_there() {
+                gone += 1;
+                if gone > MISSING_LOOKS && !watched.is_wanted() {
+                    idle.push(watched);
+                    continue;
+                }
+                due.push(watched);
+            } else if watched.is_wanted() {
+                due.push(watched);
+            } else {
+                idle.push(watched);
+            }
+        }
+        if !idle.is_empty() {
+            let from = self.next_idle % idle.len();
+            due.extend(idle.iter().cycle().skip(from).take(IDLE_LOOKS.min(idle.len())));
+            self.next_idle = from + IDLE_LOOKS;
+        }
+        due
     }
 }
 
-/// Declares; a broker that does not answer is away.
-async fn declare_in_time(connection: &Connection, topology: &Topology, version: Version) -> Result<(), BusError> {
-    let late = |_| Err(BusError::Down("the broker does not answer".into()));
-    tokio::time::timeout(ANSWER_WITHIN, declare(connection, topology, version)).await.unwrap_or_else(late)
-}
-
-/// Remembers what keeps the topology from being declared, and tells it once.
-fn settle(shared: &Shared, result: Result<(), BusError>) {
-    let faults = match result {
-        Err(BusError::Topology(faults)) => faults,
-        _ => Vec::new(),
-    };
-    let mut known = held(&shared.faults);
-    if *known != faults {
-        for fault in &faults {
-            tracing::error!("{}", fault.why);
-        }
+async fn joined(task: Option<&mut Declaring>) -> Result<Vec<Fault>, BusError> {
+    match task {
+        Some(task) => task.await.unwrap_or_else(|error| Err(BusError::Down(error.to_string()))),
+        None => std::future::pending().await,
     }
-    *known = faults;
-}
-
-/// Looks at the queues and exchanges that publish routes reach, and tells which are not there; at other queues when it
-/// is their turn.
-async fn missing(connection: &Connection, topology: &Topology, census: &mut Census) -> lapin::Result<BTreeSet<String>> {
-    let mut missing = BTreeSet::new();
-    let mut channel = connection.create_channel().await?;
-    for name in topology.watched_queues.iter().cloned().chain(census.due(topology)) {
-        let options = QueueDeclareOptions { passive: true, ..QueueDeclareOptions::default() };
-        match channel.queue_declare(short(&name), options, FieldTable::default()).await {
-            Ok(queue) => {
-                let now = QueueNow { consumers: queue.consumer_count(), messages: queue.message_count().into() };
-                census.seen(topology, name, Some(now));
-            }
-            Err(error) if !is_not_found(&error) => return Err(error),
-            Err(_) => {
-                if topology.watched_queues.contains(&name) {
-                    missing.insert(name.clone());
-                }
-                census.seen(topology, name, None);
-                channel = connection.create_channel().await?;
-            }
-        }
-    }
-    for name in &topology.watched_exchanges {
-        let passive = topology.exchanges.get(name).is_none_or(|exchange| exchange.declare == Who::Passive);
-        let options = ExchangeDeclareOptions { passive: true, ..ExchangeDeclareOptions::default() };
-        let declared = channel.exchange_declare(short(name), ExchangeKind::Topic, options, FieldTable::default()).await;
-        if let Err(error) = declared {
-            if !is_not_found(&error) {
-                return Err(error);
-            }
-            tracing::warn!(exchange = name, passive, "an exchange that routes publish to is gone");
-            missing.insert(name.clone());
-            channel = connection.create_channel().await?;
-        }
-    }
-    let _ = channel.close(200, "looked".into()).await;
-    Ok(missing)
 }

@@ -7,7 +7,7 @@ use amq_protocol::{
     frame::{AMQPFrame, ProtocolVersion},
     protocol::{
         AMQPClass,
-        connection::{AMQPMethod, Open, StartOk, TuneOk},
+        connection::{AMQPMethod, Open, Start, StartOk, TuneOk},
     },
     types::{AMQPValue, FieldTable},
     uri::AMQPUri,
@@ -18,6 +18,7 @@ use super::{
     incoming::Incoming,
     session::{Session, Stream},
 };
+use crate::topology::Version;
 
 /// What we understand beyond the standard: confirms and their refusal, alarms, the end of a consumer, a refused login.
 const CAPABILITIES: [&str; 5] = [
@@ -28,14 +29,15 @@ const CAPABILITIES: [&str; 5] = [
     "authentication_failure_close",
 ];
 
-/// Opens a session on a fresh stream. `name` is what the broker's list of connections shows.
-pub(super) async fn open(stream: impl Stream + 'static, address: &AMQPUri, name: String) -> Result<Session, String> {
-    let mut session = Session::new(stream);
-    session.push(&AMQPFrame::ProtocolHeader(ProtocolVersion::amqp_0_9_1()))?;
-    let Incoming::Frame(AMQPFrame::Method(0, AMQPClass::Connection(AMQPMethod::Start(start)))) = session.next().await?
-    else {
-        return Err("the broker does not speak AMQP 0-9-1".into());
-    };
+/// Opens a session on a fresh stream, and says which version the broker is. `name` is what the broker's list of connections
+/// shows.
+pub(super) async fn open(
+    stream: impl Stream + 'static,
+    address: &AMQPUri,
+    name: String,
+) -> Result<(Session, Version), String> {
+    let (mut session, start) = greet(stream).await?;
+    let version = version_in(&start.server_properties);
     let mechanism = address.query.auth_mechanism.unwrap_or_default();
     if !start.mechanisms.to_string().split_whitespace().any(|known| known == mechanism.name()) {
         return Err(format!("the broker does not know the mechanism {mechanism}"));
@@ -60,9 +62,34 @@ pub(super) async fn open(stream: impl Stream + 'static, address: &AMQPUri, name:
     session.beat = (heartbeat != 0).then(|| Duration::from_secs(heartbeat.into()) / 2);
     let open = Open { virtual_host: short(address.vhost.as_str()) };
     match session.ask(0, AMQPClass::Connection(AMQPMethod::Open(open))).await? {
-        AMQPClass::Connection(AMQPMethod::OpenOk(_)) => Ok(session),
+        AMQPClass::Connection(AMQPMethod::OpenOk(_)) => Ok((session, version)),
         _ => Err("the broker does not open the virtual host".into()),
     }
+}
+
+/// The version of the broker at the other end of a fresh stream, which it says before anybody logs in.
+pub(super) async fn version(stream: impl Stream + 'static) -> Result<Version, String> {
+    greet(stream).await.map(|(_, start)| version_in(&start.server_properties))
+}
+
+async fn greet(stream: impl Stream + 'static) -> Result<(Session, Start), String> {
+    let mut session = Session::new(stream);
+    session.push(&AMQPFrame::ProtocolHeader(ProtocolVersion::amqp_0_9_1()))?;
+    match session.next().await? {
+        Incoming::Frame(AMQPFrame::Method(0, AMQPClass::Connection(AMQPMethod::Start(start)))) => Ok((session, start)),
+        _ => Err("the broker does not speak AMQP 0-9-1".into()),
+    }
+}
+
+/// The property `version`, such as `3.10.8`; unknown where it is none.
+fn version_in(properties: &FieldTable) -> Version {
+    let text = properties.inner().iter().find(|(name, _)| name.as_str() == "version").map(|(_, value)| match value {
+        AMQPValue::LongString(text) => text.to_string(),
+        AMQPValue::ShortString(text) => text.to_string(),
+        _ => String::new(),
+    });
+    let major = text.as_deref().and_then(|text| text.split('.').next()).and_then(|major| major.parse().ok());
+    Version { major: major.unwrap_or_default() }
 }
 
 /// The smaller limit, where 0 is none.
@@ -83,4 +110,19 @@ fn about_us(name: String) -> FieldTable {
     about.insert("connection_name".into(), AMQPValue::LongString(name.into()));
     about.insert("capabilities".into(), AMQPValue::FieldTable(capabilities));
     about
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn versions() {
+        for (text, expected) in [("3.10.8", 3), ("4.1.0-rc.1", 4), ("", 0), ("x", 0)] {
+            let mut properties = FieldTable::default();
+            properties.insert("version".into(), AMQPValue::LongString(text.into()));
+            assert_eq!(version_in(&properties).major, expected, "{text}");
+        }
+        assert_eq!(version_in(&FieldTable::default()).major, 0);
+    }
 }

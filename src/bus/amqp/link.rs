@@ -10,10 +10,14 @@ use lapin::{
 };
 use tokio_util::sync::CancellationToken;
 
-use super::{handshake, session::Session, version};
+use super::{
+    handshake,
+    session::{Session, Stream},
+};
 use crate::{
     bus::ReplyLimits,
     settings::{Secret, Settings},
+    topology::Version,
 };
 
 /// How long a connection may take to be made.
@@ -26,6 +30,8 @@ const HEARTBEAT: u16 = 5;
 /// How often it is asked for a sign of life, and how long it may owe one.
 pub(super) const LOOK_EVERY: Duration = Duration::from_millis(800);
 pub(super) const SILENT_AFTER: Duration = Duration::from_secs(4);
+/// RabbitMQ from 4.1 on takes no smaller frame limit.
+const MIN_FRAME_BYTES: u32 = 8_192;
 const FIRST_PAUSE: Duration = Duration::from_millis(100);
 /// The broker is served again within 5 s of its return: so no pause is longer than this.
 const LONGEST_PAUSE: Duration = Duration::from_secs(4);
@@ -38,6 +44,8 @@ pub struct Options {
     identity: Option<(Vec<u8>, Vec<u8>)>,
     /// What replies to calls may be.
     pub replies: ReplyLimits,
+    /// Whether routes are served: they publish and call, and workers need neither.
+    pub(super) serves_routes: bool,
 }
 
 impl Options {
@@ -62,12 +70,24 @@ impl Options {
                 password.expose().clone_into(&mut address.authority.userinfo.password);
             }
         }
-        Ok(Self { addresses, ca, identity, replies: ReplyLimits::default() })
+        Ok(Self { addresses, ca, identity, replies: ReplyLimits::default(), serves_routes: true })
     }
 
     /// One address, for tests of the adapter alone.
     pub fn at(url: &str) -> Result<Self, String> {
-        Ok(Self { addresses: addresses(url)?, ca: None, identity: None, replies: ReplyLimits::default() })
+        Ok(Self {
+            addresses: addresses(url)?,
+            ca: None,
+            identity: None,
+            replies: ReplyLimits::default(),
+            serves_routes: true,
+        })
+    }
+
+    /// For a process that runs workers alone.
+    #[must_use]
+    pub fn for_workers(self) -> Self {
+        Self { serves_routes: false, ..self }
     }
 
     /// Whether a broker answers now.
@@ -78,14 +98,9 @@ impl Options {
         }
     }
 
-    /// The major version of the first broker that greets us.
-    pub(super) async fn broker_major(&self) -> Option<u32> {
-        for address in &self.addresses {
-            if let Some(major) = version::major(address, &self.tls()).await {
-                return Some(major);
-            }
-        }
-        None
+    /// The version of the first broker that greets us; nobody logs in.
+    pub async fn version(&self) -> Result<Version, String> {
+        self.first(|address, tls| async move { handshake::version(stream(&address, &tls).await?).await }).await
     }
 
     fn tls(&self) -> OwnedTLSConfig {
@@ -110,13 +125,14 @@ impl Options {
 
     /// The same, for a role that looks at each frame itself.
     pub(super) async fn open(&self, role: &str) -> Result<Session, String> {
+        self.open_known(role).await.map(|(session, _)| session)
+    }
+
+    /// The same, with the broker's version.
+    pub(super) async fn open_known(&self, role: &str) -> Result<(Session, Version), String> {
         self.first(|address, tls| {
             let name = name(role);
-            async move {
-                let runtime = default_runtime().map_err(|error| error.to_string())?;
-                let stream = address.connect_with_config_async(tls.as_ref(), &runtime).await;
-                handshake::open(stream.map_err(|error| error.to_string())?, &address, name).await
-            }
+            async move { handshake::open(stream(&address, &tls).await?, &address, name).await }
         })
         .await
     }
@@ -135,6 +151,11 @@ impl Options {
         }
         Err(last)
     }
+}
+
+async fn stream(address: &AMQPUri, tls: &OwnedTLSConfig) -> Result<impl Stream + use<>, String> {
+    let runtime = default_runtime().map_err(|error| error.to_string())?;
+    address.connect_with_config_async(tls.as_ref(), &runtime).await.map_err(|error| error.to_string())
 }
 
 /// What the broker's list of connections shows.
@@ -200,6 +221,8 @@ fn addresses(text: &str) -> Result<Vec<AMQPUri>, String> {
             format!("bus: `{}` can't be read: write it as in amqp://user:password@host:5672/vhost", masked())
         })?;
         address.query.heartbeat = Some(address.query.heartbeat.unwrap_or(HEARTBEAT));
+        address.query.frame_max =
+            address.query.frame_max.map(|size| if size == 0 { 0 } else { size.max(MIN_FRAME_BYTES) });
         addresses.push(address);
     }
     Ok(addresses)
@@ -291,6 +314,10 @@ mod tests {
             let found: Vec<_> =
                 found.iter().map(|a| (a.authority.host.as_str(), a.authority.port, a.vhost.as_str())).collect();
             assert_eq!(found, expected, "{text}");
+        }
+        for (text, expected) in [("", None), ("?frame_max=4096", Some(8_192)), ("?frame_max=0", Some(0))] {
+            let found = addresses(&format!("amqp://h/v{text}")).unwrap();
+            assert_eq!(found[0].query.frame_max, expected, "{text}");
         }
         let error = addresses("amqp://u:secret@h:nope").unwrap_err();
         assert!(!error.contains("secret"), "{error}");

@@ -18,7 +18,7 @@ use super::{
 use crate::{
     bus::{BusError, Delivery, Fault, Settlement, Ticket},
     message::{CallError, HeaderValue, Message},
-    topology::{Declare, Exchange, Queue as Spec, QueueKind, Topology},
+    topology::{Declare, DeliveryLimit, Exchange, Queue as Spec, QueueKind, Topology},
 };
 
 /// Topologies whose bindings are still honoured beside those of the one in force.
@@ -289,7 +289,7 @@ impl Broker {
             Settlement::Retry => {
                 kept.returns += 1;
                 kept.redelivered = true;
-                if queue.spec.delivery_limit.is_some_and(|limit| kept.returns > limit) {
+                if matches!(queue.spec.delivery_limit, Some(DeliveryLimit::Count(limit)) if kept.returns > limit) {
                     Some(self.bury(name, &kept, Death::DeliveryLimit))
                 } else {
                     let returns = kept.returns;

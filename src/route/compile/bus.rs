@@ -5,11 +5,12 @@ use std::collections::BTreeMap;
 use super::Compiler;
 use crate::{
     route::{
+        decode::At,
         file::QueueFile,
         problem::{did_you_mean, meant},
         yaml::{Key, Node},
     },
-    topology::{Arguments, Binding, Exchange, Queue, QueueKind, Topology},
+    topology::{Arguments, Binding, DeliveryLimit, Exchange, Queue, QueueKind, Topology},
 };
 
 /// Type of each exchange by name, the predeclared ones included.
@@ -73,10 +74,12 @@ impl Compiler<'_> {
                     kind: queue.kind,
                     bind,
                     max_length: queue.max_length,
-                    delivery_limit: queue
-                        .dead_letter
-                        .as_ref()
-                        .map(|_| queue.delivery_limit.as_ref().map_or(20, |at| at.value)),
+                    delivery_limit: match (&queue.delivery_limit, &queue.dead_letter) {
+                        (Some(At { value: DeliveryLimit::Policy, .. }), _) => Some(DeliveryLimit::Policy),
+                        (Some(limit), Some(_)) => Some(limit.value),
+                        (None, Some(_)) => Some(DeliveryLimit::Count(20)),
+                        (_, None) => None,
+                    },
                     dead_letter: queue.dead_letter.as_ref().map(|at| at.value.clone()),
                     arguments: arguments(&queue.arguments),
                     declare: queue.declare,
@@ -144,7 +147,7 @@ impl Compiler<'_> {
                 }
                 Some(_) => {}
             }
-        } else if let Some(limit) = &queue.delivery_limit {
+        } else if let Some(limit) = queue.delivery_limit.as_ref().filter(|limit| limit.value != DeliveryLimit::Policy) {
             let message = format!("queue `{name}` has a `delivery_limit` and no `dead_letter`: it would lose messages");
             self.problem(
                 limit.at,

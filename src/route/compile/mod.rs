@@ -29,9 +29,10 @@ use super::{
     source::{Files, Refused, Unreadable},
     structure,
     table::{Action, Route, Table, WorkerSpec},
+    template::{Piece, Template},
     yaml,
 };
-use crate::topology::{Declare, QueueKind, Topology};
+use crate::topology::{Declare, QueueKind, SampleKey, Topology};
 
 /// What came of compiling.
 #[derive(Debug)]
@@ -100,6 +101,7 @@ fn table(files: &dyn Files, problems: &mut Vec<Problem>) -> Option<Table> {
     let workers = compiler.workers(&topology);
     let feed = compiler.feed();
     compiler.warn_unconsumed(&topology, &workers);
+    compiler.warn_unbound(&topology, &routes);
     schemas.warn_unused(problems);
 
     watch(&mut topology, &routes);
@@ -170,7 +172,31 @@ fn watch(topology: &mut Topology, routes: &[Route]) {
                 topology.watched_exchanges.insert(publish.exchange.clone());
             }
         }
+        topology.calls |= matches!(route.action, Action::Call(_));
+        let (exchange, key) = match &route.action {
+            Action::Publish(publish) => (&publish.exchange, &publish.key),
+            Action::Call(call) => (&call.exchange, &call.key),
+        };
+        let sample = sample(topology, exchange, key);
+        let known = topology.samples.get(exchange);
+        if known.is_none_or(|known| sample.exact && !known.exact) {
+            topology.samples.insert(exchange.clone(), sample);
+        }
     }
+}
+
+/// A key that a route may publish with. Brokers look at keys only where a topic exchange routes by them.
+fn sample(topology: &Topology, exchange: &str, key: &Template) -> SampleKey {
+    let text = |piece: &Piece| match piece {
+        Piece::Literal(text) => text.clone(),
+        Piece::Reference(reference) => reference.default.clone().unwrap_or_else(|| "x".into()),
+    };
+    let by_key = match exchange {
+        "amq.topic" => true,
+        name if name.is_empty() || name.starts_with("amq.") => false,
+        name => topology.exchanges.get(name).is_none_or(|exchange| matches!(exchange.kind.as_str(), "" | "topic")),
+    };
+    SampleKey { key: key.pieces.iter().map(text).collect(), exact: !by_key || key.references().next().is_none() }
 }
 
 struct Compiler<'a> {
@@ -257,6 +283,35 @@ impl Compiler<'_> {
             }
         }
         filters
+    }
+
+    /// What others bound to their queue is not known, and while it is missing nobody is told.
+    fn warn_unbound(&mut self, topology: &Topology, routes: &[Route]) {
+        let mut named: HashSet<&str> =
+            topology.queues.values().filter_map(|queue| queue.dead_letter.as_deref()).collect();
+        let mut by_exchange = false;
+        for route in routes {
+            match &route.action {
+                Action::Publish(publish) => {
+                    by_exchange |= !publish.exchange.is_empty() && publish.mandatory;
+                    named.extend(publish.reaches.iter().map(String::as_str));
+                }
+                Action::Call(call) if call.exchange.is_empty() => drop(named.insert(&call.key.text)),
+                Action::Call(_) => {}
+            }
+        }
+        for (key, queue) in self.file.queues.iter().filter(|_| by_exchange) {
+            let passive = queue.declare == Declare::Passive && queue.kind != QueueKind::Rpc;
+            if passive && queue.bind.is_empty() && !named.contains(key.name.as_str()) {
+                let message =
+                    format!("what is bound to `{}` is not known: while it is missing, no route is refused", key.name);
+                self.problems.push(
+                    Problem::at(self.source, key.at, "unbound-queue", message)
+                        .hint("say under `bind:` what its owner bound; fpesa does not bind it")
+                        .warning(),
+                );
+            }
+        }
     }
 
     fn warn_unconsumed(&mut self, topology: &Topology, workers: &BTreeMap<String, WorkerSpec>) {
