@@ -41,3 +41,4 @@ mod support;
 mod swap;
 mod table;
 mod table_schema;
+mod topology;

@@ -15,7 +15,7 @@ use super::{
     Shared, declare, held,
     link::{Ended, supervise},
     rpc::{Failure, Rpc},
-    watch::{Watch, Watched},
+    watch::{FRESH, Watch, Watched},
 };
 use crate::{
     bus::{BusError, Fault, Subject},
@@ -25,7 +25,7 @@ use crate::{
 /// How often what is watched is looked at.
 const LOOK_EVERY: Duration = Duration::from_millis(800);
 /// How long one round of looks may take before the link counts as broken.
-const LOOK_WITHIN: Duration = Duration::from_secs(5);
+pub(super) const LOOK_WITHIN: Duration = Duration::from_secs(5);
 /// Queues and exchanges that nothing was published to, in each round. So many more make the round longer.
 const IDLE_LOOKS: usize = 100;
 /// Those that are not there, in each round: each costs the broker a channel.
@@ -268,7 +268,7 @@ impl Control<'_> {
             return watch.all().collect();
         }
         if !all {
-            return watch.all().filter(|watched| watched.is_wanted() && watched.is_stale(now)).collect();
+            return watch.all().filter(|watched| watched.is_wanted() && watched.is_stale(now, FRESH)).collect();
         }
         let (mut due, mut idle, mut gone) = (Vec::new(), Vec::new(), 0);
         for watched in watch.all() {

@@ -52,6 +52,8 @@ use watch::{Clock, Reach, Watch};
 /// How long a call may wait to hear whether its queue has a consumer.
 const CONSUMER_KNOWN_WITHIN: Duration = Duration::from_millis(200);
 
+/// How long a publish may wait for a look at its queues.
+const LOOKED_WITHIN: Duration = Duration::from_millis(250);
 /// How long a table with the first calls may wait for their link.
 const CALLS_WITHIN: Duration = Duration::from_secs(1);
 
@@ -205,13 +207,15 @@ impl Amqp {
         }
     }
 
-    /// Waits until what a message would reach was looked at, or it is known that it can't be published.
+    /// Waits until what a message would reach was looked at, or it is known that it can't be published. Where the broker is
+    /// slow to answer, what is known from before has to do, as long as the link counts as alive.
     async fn look_first(&self, message: &Message, deadline: Instant) -> Option<Outcome> {
+        let patience = deadline.min(Instant::now() + LOOKED_WITHIN);
         loop {
             let looked = self.shared.looked.notified();
             tokio::pin!(looked);
             looked.as_mut().enable();
-            match self.shared.watch.load().reach(message, self.shared.clock.now()) {
+            match self.shared.watch.load().reach(message, self.shared.clock.now(), watch::FRESH) {
                 Reach::There => return None,
                 Reach::Missing => return Some(Outcome::Unroutable),
                 Reach::Unsure => {}
@@ -220,8 +224,12 @@ impl Amqp {
                 return Some(Outcome::NotSent(Away::Down));
             }
             self.shared.wake.notify_one();
-            if tokio::time::timeout_at(deadline.into(), looked).await.is_err() {
-                return Some(Outcome::NotSent(Away::Down));
+            if tokio::time::timeout_at(patience.into(), looked).await.is_err() {
+                return match self.shared.watch.load().reach(message, self.shared.clock.now(), control::LOOK_WITHIN) {
+                    Reach::There => None,
+                    Reach::Missing => Some(Outcome::Unroutable),
+                    Reach::Unsure => Some(Outcome::NotSent(Away::Down)),
+                };
             }
         }
     }
@@ -268,7 +276,7 @@ impl Bus for Amqp {
 
     async fn publish(&self, message: Message, deadline: Instant) -> Outcome {
         if message.mandatory && !message.exchange.is_empty() && self.publisher.link() == Link::Up {
-            let reach = self.shared.watch.load().reach(&message, self.shared.clock.now());
+            let reach = self.shared.watch.load().reach(&message, self.shared.clock.now(), watch::FRESH);
             // In a box: it is rare, and every publish's future would have the room for it.
             if reach != Reach::There
                 && let Some(outcome) = Box::pin(self.look_first(&message, deadline)).await

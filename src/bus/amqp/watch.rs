@@ -87,9 +87,9 @@ impl Watched {
     }
 
     /// Whether it must be looked at before anything is published to it.
-    pub fn is_stale(&self, now: u64) -> bool {
+    pub fn is_stale(&self, now: u64, fresh: Duration) -> bool {
         let looked = self.looked.load(Ordering::Acquire);
-        looked == 0 || now.saturating_sub(looked) > u64::try_from(FRESH.as_millis()).unwrap_or(u64::MAX)
+        looked == 0 || now.saturating_sub(looked) > u64::try_from(fresh.as_millis()).unwrap_or(u64::MAX)
     }
 
     pub fn is_wanted(&self) -> bool {
@@ -145,14 +145,14 @@ impl Watch {
         self.queues.values().chain(self.exchanges.values())
     }
 
-    /// What is known of where a mandatory message goes. Asks for a look at it soon.
-    pub fn reach(&self, message: &Message, now: u64) -> Reach {
+    /// What is known of where a mandatory message goes, by looks that are not older than `fresh`. Asks for a look at it soon.
+    pub fn reach(&self, message: &Message, now: u64, fresh: Duration) -> Reach {
         // The default exchange reaches one queue and no browser's: `mandatory` says all.
         let Some(exchange) = self.exchanges.get(&message.exchange) else { return Reach::There };
         let mut reach = Reach::There;
         let mut look = |watched: &Watched| {
             watched.want();
-            if watched.is_stale(now) {
+            if watched.is_stale(now, fresh) {
                 reach = if reach == Reach::Missing { reach } else { Reach::Unsure };
             } else if !watched.is_there() {
                 reach = Reach::Missing;
@@ -316,10 +316,10 @@ mod tests {
         for watched in watch.all() {
             watched.seen(watched.subject != Subject::Queue("q1".into()), 10);
         }
-        assert_eq!(watch.reach(&message("a.x"), 20), Reach::There);
-        assert_eq!(watch.reach(&message("b.x"), 20), Reach::Missing);
-        assert_eq!(watch.reach(&message("c"), 20), Reach::There);
-        assert_eq!(watch.reach(&message("a.x"), 5_000), Reach::Unsure);
+        assert_eq!(watch.reach(&message("a.x"), 20, FRESH), Reach::There);
+        assert_eq!(watch.reach(&message("b.x"), 20, FRESH), Reach::Missing);
+        assert_eq!(watch.reach(&message("c"), 20, FRESH), Reach::There);
+        assert_eq!(watch.reach(&message("a.x"), 5_000, FRESH), Reach::Unsure);
         let none = BTreeMap::new();
         assert_eq!(watch.refuses(&message("a"), &none), None);
         assert_eq!(watch.refuses(&message("b.x"), &none).unwrap(), "queue `q1` is missing on the broker");

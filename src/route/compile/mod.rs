@@ -196,7 +196,10 @@ fn sample(topology: &Topology, exchange: &str, key: &Template) -> SampleKey {
         name if name.is_empty() || name.starts_with("amq.") => false,
         name => topology.exchanges.get(name).is_none_or(|exchange| matches!(exchange.kind.as_str(), "" | "topic")),
     };
-    SampleKey { key: key.pieces.iter().map(text).collect(), exact: !by_key || key.references().next().is_none() }
+    SampleKey {
+        key: key.pieces.iter().map(text).collect(),
+        exact: !by_key || key.references().all(|value| value.default.is_some()),
+    }
 }
 
 struct Compiler<'a> {

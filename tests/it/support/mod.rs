@@ -11,6 +11,7 @@ pub mod python;
 pub mod rabbit;
 pub mod raw_amqp;
 pub mod release;
+pub mod tap;
 pub mod template;
 
 use std::{
