@@ -350,9 +350,8 @@ async fn idle_queues_are_looked_at_seldom(rabbit: &Rabbit, owner: &Owner) {
     for n in 0..QUEUES {
         let name = format!("idle.{n}");
         owner.declare(&name, &[]).await;
-        rest += &format!(
-            "  {name}: {{ declare: passive, type: classic, bind: [{{ exchange: amq.topic, key: {name} }}] }}\n"
-        );
+        let bind = format!("[{{ exchange: amq.topic, key: {name} }}]");
+        rest.push_str(&["  ", &name, ": { declare: passive, type: classic, bind: ", &bind, " }\n"].concat());
     }
     let routes = "  - { id: any, method: POST, path: '/any/{k}', params: { path: { k: { type: string } } }, body: {}, publish: { exchange: amq.topic, key: 'idle.{path.k}' } }\n";
     let tap = Tap::start(rabbit.port).await;

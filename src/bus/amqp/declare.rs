@@ -486,8 +486,3 @@ fn dead_letters_first(topology: &Topology) -> Vec<&str> {
     }
     order
 }
-
-/// Whether the broker says that a queue or exchange is not there.
-pub(super) fn is_not_found(error: &lapin::Error) -> bool {
-    matches!(error.kind(), lapin::ErrorKind::ProtocolError(error) if error.get_id() == NOT_FOUND)
-}

@@ -259,22 +259,6 @@ where
     }
 }
 
-/// Ends, with the reason, when the broker answers nothing on a link any more: sooner than heartbeats tell, which may miss
-/// one. A broker opens a channel whatever its queues do.
-pub(super) async fn silence(connection: &Connection) -> String {
-    loop {
-        tokio::time::sleep(LOOK_EVERY).await;
-        match tokio::time::timeout(SILENT_AFTER, connection.create_channel()).await {
-            Ok(Ok(channel)) => {
-                // Closed when it is dropped.
-                drop(channel);
-            }
-            Ok(Err(error)) => return error.to_string(),
-            Err(_) => return "the broker answers nothing".into(),
-        }
-    }
-}
-
 /// How a link ended.
 pub(super) struct Ended {
     pub was_up: bool,
