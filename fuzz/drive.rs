@@ -2,7 +2,8 @@
 //! test, over the corpus.
 
 use fpesa::route::{
-    compile::compile, file::Method, grammar, invalid::body_errors, source::Memory, structure, table::Match, yaml,
+    compile::compile, file::Method, grammar, invalid::body_errors, source::Memory, structure, table::Match,
+    validator::Budget, yaml,
 };
 
 /// Parts are separated by this line: the table, `schemas/message.json`, `schemas/other.json`, an included file.
@@ -42,7 +43,7 @@ pub fn table(data: &[u8]) {
         }
         if let Some(schema) = route.body.as_ref().and_then(|body| body.schema.as_ref()) {
             for value in [serde_json::json!({}), serde_json::json!([{"text": "x", "a": [1]}]), serde_json::json!("x")] {
-                let _ = body_errors(&schema.validator, &value);
+                let _ = body_errors(&schema.validator, &value, &mut Budget::steps(1_000_000));
             }
         }
     }

@@ -4,10 +4,12 @@ use std::{
     fs,
     io::{self, Read as _},
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 use crate::route::{
     problem::Source,
+    schema::SchemaCache,
     source::{Files, MAX_FILE, Refused, Unreadable},
 };
 
@@ -16,6 +18,8 @@ use crate::route::{
 pub struct Disk {
     table: PathBuf,
     folder: PathBuf,
+    /// What was made of the schemas, for all clones.
+    schemas: Arc<SchemaCache>,
 }
 
 impl Disk {
@@ -26,12 +30,17 @@ impl Disk {
             Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
             _ => PathBuf::from("."),
         };
-        Self { table, folder }
+        Self { table, folder, schemas: Arc::default() }
     }
 
     /// The folder that the table, its schemas and its includes stand in.
     pub fn folder(&self) -> &Path {
         &self.folder
+    }
+
+    /// What an earlier compilation made of the schemas.
+    pub fn schema_cache(&self) -> &SchemaCache {
+        &self.schemas
     }
 
     /// The table's own path, as it was given.

@@ -10,7 +10,7 @@ use crate::{
     live::Reloaded,
     message::{Away, CallError, Outcome, PROBLEM},
     route::{
-        invalid::{FieldError, Part},
+        invalid::{FieldError, FieldErrors, Part},
         map::Reject,
     },
 };
@@ -80,7 +80,8 @@ pub fn kinds() -> Vec<Kind> {
         kind(Problem::body_too_large(262_144), ROUTES),
         kind(Problem::uri_too_long(), ALL),
         kind(Problem::unsupported_media_type("application/json"), ROUTES),
-        kind(Problem::rejected(&Reject::Invalid(vec![invalid, unknown])), ROUTES),
+        kind(Problem::rejected(&Reject::Invalid(FieldErrors { list: vec![invalid, unknown], cut: false })), ROUTES),
+        kind(Problem::validation_budget(), ROUTES),
         kind(Problem::expectation_failed(), ALL),
         kind(Problem::misdirected_request(), ALL),
         kind(Problem::not_a_websocket(), SYSTEM),

@@ -14,6 +14,7 @@ use crate::{
         params::Param,
         table::{Action, Call, Publish, Route, Segment},
         template::{From, Template},
+        validator::Budget,
     },
 };
 
@@ -126,6 +127,9 @@ pub fn sample(described: &Described<'_>, components: &Map<String, Json>) -> Opti
     })
 }
 
+/// Steps that an example may cost.
+const SAMPLE_STEPS: u64 = 100_000;
+
 /// What the request becomes, when the route takes it.
 fn tried(route: &Route, params: &[(Part, String, Json)], body: Option<&Json>) -> Option<Message> {
     let of = |part: Part| params.iter().filter(move |(of, ..)| *of == part);
@@ -158,7 +162,7 @@ fn tried(route: &Route, params: &[(Part, String, Json)], body: Option<&Json>) ->
         path_values: &values,
         query: query.as_deref(),
         headers: &headers,
-        body: bytes.into(),
+        body: map::check_body(route, bytes.into(), &mut Budget::steps(SAMPLE_STEPS)).ok()?,
         now: NOW,
         new_id: Uuid::parse_str(MESSAGE).ok()?,
     };

@@ -22,8 +22,10 @@ use crate::{
     bus::{embedded::routing, stamp_call},
     message::{HeaderValue, Message},
     route::{
+        invalid::FieldErrors,
         map::{self, Given, Order},
         table::{Action, Route, Table},
+        validator::Budget,
         why::{WhyNot, why_not},
     },
 };
@@ -149,8 +151,9 @@ fn judge<'t>(table: &'t Table, asked: &Asked, explained: &mut Explained<'t>) -> 
     explained.route = Some(route);
     let body = BodyCheck::new(route, &asked.headers).whole(asked.body.clone())?;
     let headers = intake::texts(route, &asked.headers)?;
+    let body = intake::check_body(route, body, &mut Budget::within(CHECK_WITHIN))?;
     let request = intake::request(&asked.uri, &values, &headers, body);
-    explained.params = Some(map::parameters(route, &request, &mut Vec::new()));
+    explained.params = map::parameters(route, &request, &mut FieldErrors::default()).ok();
     match intake::order(route, &request, &Prefer::of(&asked.headers))? {
         Order::Publish { message, publish, location, .. } => {
             let queues = queues(&message, table);
@@ -163,6 +166,9 @@ fn judge<'t>(table: &'t Table, asked: &Asked, explained: &mut Explained<'t>) -> 
         }
     }
 }
+
+/// How long a body may be checked here: no client waits for it, and a gateway's own limit is a setting of another process.
+const CHECK_WITHIN: Duration = Duration::from_secs(10);
 
 /// Stands for the reply queue of a gateway that runs.
 const REPLY_ADDRESS: &str = "fpesa.reply.example";

@@ -25,7 +25,6 @@ use super::{
     metrics::CallOutcome,
     origin,
     problem::Problem,
-    reply,
     state::Gateway,
     system,
 };
@@ -103,6 +102,7 @@ impl Gateway {
             // Not before: those that send slowly would keep the places from those that are ready.
             _place = self.places.try_acquire().map_err(|_| Problem::overloaded())?;
             _under_way = self.vitals.metrics.under_way();
+            let body = self.validation.check_body(route, body).await?;
             let headers = intake::texts(route, &parts.headers)?;
             let request = intake::request(&parts.uri, &values, &headers, body);
             let prefer = Prefer::of(&parts.headers);
@@ -211,7 +211,7 @@ impl Gateway {
             }
         };
         let correlation_id = reply.properties.correlation_id.clone();
-        let response = reply::response(reply, schema, request_id).map_err(|reason| {
+        let response = self.validation.response(reply, schema, request_id).await.map_err(|reason| {
             tracing::warn!(route = route.id, reason, correlation_id, request_id, "a worker's reply can't be passed on");
             self.vitals.metrics.called(&route.id, CallOutcome::InvalidReply);
             Problem::invalid_reply()

@@ -14,8 +14,9 @@ use super::{assets, head::expects_continue, problem::Problem};
 use crate::route::{
     file::{Method, Payload},
     invalid::{FieldError, Part},
-    map::{self, Order, Reject},
+    map::{self, CheckedBody, Order, Reject},
     table::{self, Action, Match, Route, Table},
+    validator::Budget,
 };
 
 /// What is read of a body where none is allowed, to say so.
@@ -161,7 +162,7 @@ pub fn texts<'h>(route: &Route, headers: &'h HeaderMap) -> Result<Vec<(&'h str, 
             Ok(text) => texts.push((name.as_str(), text)),
             Err(_) if reads(name.as_str()) => {
                 let error = FieldError::named(Part::Header, name.as_str(), "format", "this is not UTF-8");
-                return Err(Problem::rejected(&Reject::Invalid(vec![error])));
+                return Err(Problem::rejected(&Reject::Invalid(error.into())));
             }
             Err(_) => {}
         }
@@ -169,12 +170,17 @@ pub fn texts<'h>(route: &Route, headers: &'h HeaderMap) -> Result<Vec<(&'h str, 
     Ok(texts)
 }
 
+/// A body, read and held against the route's schema.
+pub fn check_body(route: &Route, body: Bytes, budget: &mut Budget) -> Result<CheckedBody, Problem> {
+    map::check_body(route, body, budget).map_err(|reject| Problem::rejected(&reject))
+}
+
 /// A request as the mapping reads it: now, and with a new id.
 pub fn request<'a>(
     uri: &'a Uri,
     path_values: &'a [(&'a str, &'a str)],
     headers: &'a [(&'a str, &'a str)],
-    body: Bytes,
+    body: CheckedBody,
 ) -> map::Request<'a> {
     map::Request {
         path: uri.path(),

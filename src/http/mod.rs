@@ -22,4 +22,5 @@ pub mod server;
 pub mod state;
 pub mod system;
 pub mod table;
+mod validation;
 pub mod vitals;

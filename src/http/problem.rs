@@ -10,7 +10,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     live::Reloaded,
     message::{Away, CallError, Outcome, PROBLEM},
-    route::{invalid::FieldError, json::Malformed, map::Reject, problem::Severity},
+    route::{invalid::FieldErrors, json::Malformed, map::Reject, problem::Severity},
 };
 
 /// A problem on its way to a client; the request id is added when it is sent.
@@ -299,19 +299,31 @@ impl Problem {
             .with("column", malformed.column)
     }
 
-    fn invalid(errors: &[FieldError]) -> Self {
+    fn invalid(FieldErrors { list: errors, cut }: &FieldErrors) -> Self {
         let first = errors.first().map_or(String::new(), |error| {
             let place = error.name.as_deref().or(error.pointer.as_deref()).filter(|place| !place.is_empty());
             place.map_or_else(|| format!(" {}", error.detail), |place| format!(" {place}: {}", error.detail))
         });
-        let more = if errors.len() > 1 { format!(" (and {} more)", errors.len() - 1) } else { String::new() };
+        let others = if errors.len() > 1 { format!(" (and {} more)", errors.len() - 1) } else { String::new() };
+        let cut = if *cut { "; more errors were not looked for" } else { "" };
         Self::new(
             StatusCode::UNPROCESSABLE_ENTITY,
             "validation-failed",
             "Validation failed",
-            format!("The request does not fit its schema:{first}{more}"),
+            format!("The request does not fit its schema:{first}{others}{cut}"),
         )
         .with("errors", json!(errors))
+    }
+
+    /// Checking the request takes longer than it may.
+    pub fn validation_budget() -> Self {
+        Self::new(
+            StatusCode::SERVICE_UNAVAILABLE,
+            "validation-budget",
+            "Validation budget",
+            "Checking this request against its schema takes too long; nothing was sent.",
+        )
+        .with("outcome", "not-sent")
     }
 
     /// What the mapping refused.
@@ -319,6 +331,7 @@ impl Problem {
         match reject {
             Reject::Malformed(malformed) => Self::malformed(malformed),
             Reject::Invalid(errors) => Self::invalid(errors),
+            Reject::Exhausted => Self::validation_budget(),
         }
     }
 

@@ -9,7 +9,10 @@ use serde_json::Value;
 
 use crate::{
     message::{self, PROBLEM, Reply},
-    route::schema::Schema,
+    route::{
+        schema::Schema,
+        validator::{Budget, Exhausted},
+    },
 };
 
 /// The headers that a worker may set, and no others: by the message header that sets each, and as documents write them.
@@ -30,11 +33,37 @@ const MAX_PROBLEM_BYTES: usize = 16 * 1024;
 /// Why a reply can't be passed on: a sentence for the log, without anything of the reply's body.
 pub type InvalidReply = &'static str;
 
+/// Why there is no response.
+#[derive(Debug)]
+pub enum ReplyError {
+    /// The reply can't be passed on.
+    Invalid(InvalidReply),
+    /// Checking it takes too long.
+    Exhausted,
+}
+
+impl From<InvalidReply> for ReplyError {
+    fn from(reason: InvalidReply) -> Self {
+        Self::Invalid(reason)
+    }
+}
+
+impl From<Exhausted> for ReplyError {
+    fn from(_: Exhausted) -> Self {
+        Self::Exhausted
+    }
+}
+
 /// The response that a reply stands for.
-pub fn response(reply: Reply, schema: Option<&Schema>, request_id: &str) -> Result<Response<Body>, InvalidReply> {
+pub fn response(
+    reply: &Reply,
+    schema: Option<&Schema>,
+    request_id: &str,
+    budget: &mut Budget,
+) -> Result<Response<Body>, ReplyError> {
     let properties = &reply.properties;
     if properties.unreadable.is_some() {
-        return Err("its properties can't be read");
+        return Err(ReplyError::Invalid("its properties can't be read"));
     }
     let status = status(properties.headers.get("status"))?;
     let coding = properties.content_encoding.as_deref().filter(|coding| !coding.eq_ignore_ascii_case("identity"));
@@ -51,15 +80,15 @@ pub fn response(reply: Reply, schema: Option<&Schema>, request_id: &str) -> Resu
         Body::from(problem(&reply.body, request_id)?)
     } else if coding.is_some() {
         if schema.is_some() {
-            return Err("its content encoding keeps it from being checked against `reply.schema`");
+            return Err(ReplyError::Invalid("its content encoding keeps it from being checked against `reply.schema`"));
         }
-        Body::from(reply.body)
+        Body::from(reply.body.clone())
     } else if reply.body.is_empty() && schema.is_none() {
         content_type = None;
         Body::empty()
     } else {
-        content_type = Some(check(&reply.body, given, essence.as_deref(), schema)?);
-        Body::from(reply.body)
+        content_type = Some(check(&reply.body, given, essence.as_deref(), schema, budget)?);
+        Body::from(reply.body.clone())
     };
     let mut response = Response::new(body);
     *response.status_mut() = status;
@@ -103,19 +132,20 @@ fn check<'t>(
     given: Option<&'t str>,
     essence: Option<&str>,
     schema: Option<&Schema>,
-) -> Result<&'t str, InvalidReply> {
+    budget: &mut Budget,
+) -> Result<&'t str, ReplyError> {
     const JSON: &str = "application/json";
     let is_json = essence.is_none_or(|essence| essence == JSON || essence.ends_with("+json"));
     if let Some(schema) = schema {
         let value: Value =
             serde_json::from_slice(body).map_err(|_| "its body is not JSON, which `reply.schema` asks for")?;
-        let fits = schema.validator.is_valid(&value);
-        return if fits { Ok(given.unwrap_or(JSON)) } else { Err("its body does not fit `reply.schema`") };
+        let fits = schema.validator.is_valid(&value, budget)?;
+        return if fits { Ok(given.unwrap_or(JSON)) } else { Err("its body does not fit `reply.schema`".into()) };
     }
     let valid = is_json && serde_json::from_slice::<IgnoredAny>(body).is_ok();
     match given {
         None => Ok(if valid { JSON } else { "application/octet-stream" }),
-        Some(_) if is_json && !valid => Err("its content type says JSON, and its body is not JSON"),
+        Some(_) if is_json && !valid => Err("its content type says JSON, and its body is not JSON".into()),
         Some(given) => Ok(given),
     }
 }

@@ -2,7 +2,7 @@
 
 use tokio::sync::Semaphore;
 
-use super::{documents::Documents, pulse::Pulse, vitals::Vitals};
+use super::{documents::Documents, pulse::Pulse, validation::Validation, vitals::Vitals};
 use crate::settings::Settings;
 
 /// Everything that a request needs.
@@ -19,6 +19,8 @@ pub struct Gateway {
     pub(super) places: Semaphore,
     /// Calls that may wait at the same time.
     pub(super) calls: Semaphore,
+    /// Checks bodies and replies.
+    pub(super) validation: Validation,
 }
 
 impl Gateway {
@@ -26,6 +28,7 @@ impl Gateway {
     pub fn new(vitals: Vitals, settings: Settings) -> Self {
         let places = Semaphore::new(settings.limits.max_in_flight);
         let calls = Semaphore::new(settings.limits.max_calls);
-        Self { vitals, settings, documents: Documents::default(), pulse: Pulse::default(), places, calls }
+        let validation = Validation::new(settings.limits.validation);
+        Self { vitals, settings, documents: Documents::default(), pulse: Pulse::default(), places, calls, validation }
     }
 }

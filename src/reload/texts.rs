@@ -8,7 +8,7 @@ use sha2::{Digest as _, Sha256};
 use crate::{
     files::Disk,
     route::{
-        compile::{Compiled, compile},
+        compile::{Compiled, compile_again},
         problem::Source,
         source::{Files, Refused},
     },
@@ -40,7 +40,7 @@ pub struct Texts {
 /// Compiles, and tells from what.
 pub fn compile_noting(files: &Disk) -> (Compiled, Texts) {
     let noting = Noting::new(files);
-    let compiled = compile(&noting);
+    let compiled = compile_again(&noting, files.schema_cache());
     (compiled, noting.texts())
 }
 

@@ -144,6 +144,8 @@ pub struct BodyFile {
     pub schema: Option<Node>,
     /// In bytes.
     pub max_size: Option<u64>,
+    /// Levels of nesting.
+    pub max_depth: Option<u64>,
     /// A media type.
     pub content_type: Option<At<String>>,
     /// Whether a body must be there.

@@ -1,7 +1,10 @@
 //! The grammar of `routes.yaml` as data: every key with its shape, meaning and default. The parser's checks and the JSON
 //! Schema for editors are both made of it, so that what one accepts the other accepts.
 
-use super::file::{DECLARE, Method, PAYLOAD, QUEUE_KIND, UNROUTABLE};
+use super::{
+    file::{DECLARE, Method, PAYLOAD, QUEUE_KIND, UNROUTABLE},
+    json::MAX_DEPTH_LIMIT,
+};
 
 /// What a value must be.
 #[derive(Debug, Clone, Copy)]
@@ -299,6 +302,12 @@ static BODY: Object = Object {
             "What the JSON must be: a file's name in `schemas/`, or a schema. Without it any JSON is taken.",
         ),
         field("max_size", Shape::Size, Need::Default("\"256KiB\""), "Largest body, such as `64KiB` or `1MiB`."),
+        field(
+            "max_depth",
+            Shape::Integer(1, MAX_DEPTH_LIMIT as u64),
+            Need::Default("64"),
+            "Most levels of nesting in JSON.",
+        ),
         field(
             "content_type",
             Shape::Text,

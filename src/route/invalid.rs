@@ -1,8 +1,9 @@
 //! What is wrong with a request, field by field: the `errors` of a 422.
 
-use jsonschema::{ValidationError, Validator, error::ValidationErrorKind};
 use serde::Serialize;
 use serde_json::Value;
+
+use super::validator::{Budget, Exhausted, Failure, Failures, Validator};
 
 /// Most errors that one answer tells.
 pub const MOST_ERRORS: usize = 20;
@@ -53,38 +54,68 @@ impl FieldError {
     }
 }
 
-/// What a schema says against a body, at most [`MOST_ERRORS`].
-pub fn body_errors(validator: &Validator, body: &Value) -> Vec<FieldError> {
-    validator
-        .iter_errors(body)
-        .take(MOST_ERRORS)
-        .map(|error| FieldError::body(pointer(&error), error.kind().keyword(), sentence(&error)))
-        .collect()
+/// What is wrong with a request.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct FieldErrors {
+    /// At most [`MOST_ERRORS`] of them.
+    pub list: Vec<FieldError>,
+    /// Whether there may be more, which were not looked for.
+    pub cut: bool,
+}
+
+impl FieldErrors {
+    /// One more; beyond [`MOST_ERRORS`] it only counts as such.
+    pub fn push(&mut self, error: FieldError) {
+        if self.list.len() < MOST_ERRORS {
+            self.list.push(error);
+        } else {
+            self.cut = true;
+        }
+    }
+
+    /// Those of another part of the request.
+    pub fn append(&mut self, others: Self) {
+        self.cut |= others.cut;
+        others.list.into_iter().for_each(|error| self.push(error));
+    }
+
+    /// Whether nothing is wrong.
+    pub fn is_empty(&self) -> bool {
+        self.list.is_empty()
+    }
+}
+
+impl From<FieldError> for FieldErrors {
+    fn from(error: FieldError) -> Self {
+        Self { list: vec![error], cut: false }
+    }
+}
+
+/// What a schema says against a body.
+pub fn body_errors(validator: &Validator, body: &Value, budget: &mut Budget) -> Result<FieldErrors, Exhausted> {
+    errors(validator, body, budget, |failure| FieldError::body(failure.pointer, failure.keyword, failure.detail))
 }
 
 /// What a schema says against a parameter's value.
-pub fn parameter_errors(validator: &Validator, part: Part, name: &str, value: &Value) -> Vec<FieldError> {
-    validator
-        .iter_errors(value)
-        .take(MOST_ERRORS)
-        .map(|error| FieldError::named(part, name, error.kind().keyword(), sentence(&error)))
-        .collect()
+pub fn parameter_errors(
+    validator: &Validator,
+    part: Part,
+    name: &str,
+    value: &Value,
+    budget: &mut Budget,
+) -> Result<FieldErrors, Exhausted> {
+    errors(validator, value, budget, |failure| FieldError::named(part, name, failure.keyword, failure.detail))
 }
 
-/// A missing or unexpected property is pointed at itself: that is where a form shows the error.
-fn pointer(error: &ValidationError<'_>) -> String {
-    let base = error.instance_path().as_str();
-    let property = match error.kind() {
-        ValidationErrorKind::Required { property } => property.as_str(),
-        ValidationErrorKind::AdditionalProperties { unexpected }
-        | ValidationErrorKind::UnevaluatedProperties { unexpected } => unexpected.first().map(String::as_str),
-        _ => None,
-    };
-    property.map_or_else(|| base.to_owned(), |name| format!("{base}/{}", name.replace('~', "~0").replace('/', "~1")))
-}
-
-fn sentence(error: &ValidationError<'_>) -> String {
-    const MOST: usize = 300;
-    let text = error.masked().to_string();
-    if text.chars().count() <= MOST { text } else { text.chars().take(MOST).chain(['…']).collect() }
+fn errors(
+    validator: &Validator,
+    value: &Value,
+    budget: &mut Budget,
+    error: impl Fn(Failure) -> FieldError,
+) -> Result<FieldErrors, Exhausted> {
+    if validator.is_valid(value, budget)? {
+        return Ok(FieldErrors::default());
+    }
+    let Failures { list, cut } = validator.failures(value, MOST_ERRORS, budget);
+    Ok(FieldErrors { list: list.into_iter().map(error).collect(), cut })
 }

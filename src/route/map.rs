@@ -16,11 +16,12 @@ use uuid::Uuid;
 use super::{
     escapes,
     file::Payload,
-    invalid::{FieldError, MOST_ERRORS, Part, body_errors},
+    invalid::{FieldError, FieldErrors, Part, body_errors},
     json::{self, Malformed},
     schema::Schema,
     table::{Action, Call, Publish, Route, trimmed},
     template::{Template, Values},
+    validator::{Budget, Exhausted},
 };
 use crate::message::{APP_ID, CLOUDEVENT, HeaderValue, Headers, Message, Properties};
 
@@ -34,12 +35,21 @@ pub struct Request<'a> {
     pub query: Option<&'a str>,
     /// Headers by name in lower case; a repeated one is there repeatedly. Values that are no UTF-8 are absent.
     pub headers: &'a [(&'a str, &'a str)],
-    /// The body.
-    pub body: Bytes,
+    /// The body, checked.
+    pub body: CheckedBody,
     /// When it came.
     pub now: OffsetDateTime,
     /// An id for the message, should the client bring none: a UUIDv7.
     pub new_id: Uuid,
+}
+
+/// A body that was read and held against its schema.
+#[derive(Debug)]
+pub struct CheckedBody {
+    bytes: Bytes,
+    /// `None` when there is none, or when it is not JSON.
+    value: Option<Value>,
+    errors: FieldErrors,
 }
 
 /// What goes to the bus.
@@ -73,8 +83,19 @@ pub enum Reject {
     /// The body is no JSON that is taken.
     Malformed(Malformed),
     /// Some fields are not as they must be.
-    Invalid(Vec<FieldError>),
+    Invalid(FieldErrors),
+    /// Checking it takes too long.
+    Exhausted,
 }
+
+impl From<Exhausted> for Reject {
+    fn from(_: Exhausted) -> Self {
+        Self::Exhausted
+    }
+}
+
+/// Steps for all parameters of a request: some thousand characters of text need far fewer.
+const PARAMETER_STEPS: u64 = 100_000;
 
 /// Parameters of a request, coerced.
 #[derive(Debug, Clone, Serialize)]
@@ -87,8 +108,8 @@ pub struct Given {
 
 /// Maps a request to what its route says.
 pub fn map<'r>(route: &'r Route, request: &Request<'_>) -> Result<Order<'r>, Reject> {
-    let mut errors = Vec::new();
-    let given = parameters(route, request, &mut errors);
+    let mut errors = FieldErrors::default();
+    let given = parameters(route, request, &mut errors)?;
     let id = match (&route.action, idempotency_key(request.headers)) {
         (Action::Publish(_), Some(Ok(id))) => id,
         (Action::Publish(_), Some(Err(error))) => {
@@ -97,16 +118,15 @@ pub fn map<'r>(route: &'r Route, request: &Request<'_>) -> Result<Order<'r>, Rej
         }
         _ => request.new_id.hyphenated().to_string(),
     };
-    let body = read_body(route, &request.body, &mut errors)?;
+    errors.append(request.body.errors.clone());
     if !errors.is_empty() {
-        errors.truncate(MOST_ERRORS);
         return Err(Reject::Invalid(errors));
     }
     let values = Values {
         path: &given.path,
         query: &given.query,
         header: &given.header,
-        body: body.as_ref(),
+        body: request.body.value.as_ref(),
         id: &id,
         route: &route.id,
     };
@@ -114,11 +134,12 @@ pub fn map<'r>(route: &'r Route, request: &Request<'_>) -> Result<Order<'r>, Rej
         Action::Publish(publish) => publish_order(route, publish, request, &values),
         Action::Call(call) => call_order(route, call, request, &given, &values),
     };
-    order.map_err(|error| Reject::Invalid(vec![error]))
+    order.map_err(|error| Reject::Invalid(error.into()))
 }
 
 /// Reads a request's parameters; what is wrong is added to `errors`, and the rest is read all the same.
-pub fn parameters(route: &Route, request: &Request<'_>, errors: &mut Vec<FieldError>) -> Given {
+pub fn parameters(route: &Route, request: &Request<'_>, errors: &mut FieldErrors) -> Result<Given, Reject> {
+    let mut budget = Budget::steps(PARAMETER_STEPS);
     let mut path: Vec<(&str, Cow<'_, str>)> = Vec::with_capacity(request.path_values.len());
     for (name, text) in request.path_values {
         match escapes::decode(text) {
@@ -126,24 +147,28 @@ pub fn parameters(route: &Route, request: &Request<'_>, errors: &mut Vec<FieldEr
             Err(detail) => errors.push(FieldError::named(Part::Path, name, "format", detail)),
         }
     }
-    Given {
-        path: route.path_params.read(Part::Path, &path, false, errors),
-        query: query(route, request.query.unwrap_or(""), errors),
-        header: route.header_params.read(Part::Header, request.headers, false, errors),
-    }
+    Ok(Given {
+        path: route.path_params.read(Part::Path, &path, false, errors, &mut budget)?,
+        query: query(route, request.query.unwrap_or(""), errors, &mut budget)?,
+        header: route.header_params.read(Part::Header, request.headers, false, errors, &mut budget)?,
+    })
 }
 
 /// Reads the query's parameters (`application/x-www-form-urlencoded`).
-fn query(route: &Route, query: &str, errors: &mut Vec<FieldError>) -> Map<String, Value> {
+fn query(
+    route: &Route,
+    query: &str,
+    errors: &mut FieldErrors,
+    budget: &mut Budget,
+) -> Result<Map<String, Value>, Exhausted> {
     let (pairs, bad) = escapes::query_pairs(query);
     let is_declared = |name: &str| route.query_params.0.iter().any(|param| param.name == name);
     let is_bent = |name: &str| bad.iter().any(|(bent, _)| bent == name);
-    let known = errors.len();
-    let values = route.query_params.read(Part::Query, &pairs, true, errors);
+    let mut told = FieldErrors::default();
+    let values = route.query_params.read(Part::Query, &pairs, true, &mut told, budget)?;
     // What has no value because of its escapes is not missing, and is told once.
-    let mut told = errors.split_off(known);
-    told.retain(|error| !error.name.as_deref().is_some_and(|name| is_declared(name) && is_bent(name)));
-    for error in &mut told {
+    told.list.retain(|error| !error.name.as_deref().is_some_and(|name| is_declared(name) && is_bent(name)));
+    for error in &mut told.list {
         let name = error.name.as_deref().unwrap_or_default();
         if is_declared(name) && escapes::has_plus(query, name) {
             error.detail.push_str("; a `+` in a query stands for a space: write a plus sign as %2B");
@@ -152,8 +177,8 @@ fn query(route: &Route, query: &str, errors: &mut Vec<FieldError>) -> Map<String
     for (name, detail) in bad.iter().filter(|(name, _)| is_declared(name)) {
         told.push(FieldError::named(Part::Query, name, "format", detail.clone()));
     }
-    errors.append(&mut told);
-    values
+    errors.append(told);
+    Ok(values)
 }
 
 /// The client's own id: a UUID, bare or quoted.
@@ -172,30 +197,30 @@ fn idempotency_key(headers: &[(&str, &str)]) -> Option<Result<String, FieldError
     })
 }
 
-/// The parsed body; `None` when there is none, or when it is not JSON.
-fn read_body(route: &Route, bytes: &Bytes, errors: &mut Vec<FieldError>) -> Result<Option<Value>, Reject> {
+/// Reads a body and holds it against its schema.
+pub fn check_body(route: &Route, bytes: Bytes, budget: &mut Budget) -> Result<CheckedBody, Reject> {
+    let mut checked = CheckedBody { bytes, value: None, errors: FieldErrors::default() };
     let Some(body) = &route.body else {
-        if !bytes.is_empty() {
-            errors.push(FieldError::body("", "not-allowed", "this route takes no body"));
+        if !checked.bytes.is_empty() {
+            checked.errors.push(FieldError::body("", "not-allowed", "this route takes no body"));
         }
-        return Ok(None);
+        return Ok(checked);
     };
-    if bytes.is_empty() {
+    if checked.bytes.is_empty() {
         if body.required {
-            errors.push(FieldError::body("", "required", "this route needs a body"));
+            checked.errors.push(FieldError::body("", "required", "this route needs a body"));
         }
-        return Ok(None);
+        return Ok(checked);
     }
     if !body.json {
-        return Ok(None);
+        return Ok(checked);
     }
-    let value = json::parse(bytes).map_err(Reject::Malformed)?;
-    if let Some(schema) = &body.schema
-        && !schema.validator.is_valid(&value)
-    {
-        errors.extend(body_errors(&schema.validator, &value));
+    let value = json::parse(&checked.bytes, body.max_depth, budget)?.map_err(Reject::Malformed)?;
+    if let Some(schema) = &body.schema {
+        checked.errors = body_errors(&schema.validator, &value, budget)?;
     }
-    Ok(Some(value))
+    checked.value = Some(value);
+    Ok(checked)
 }
 
 fn publish_order<'r>(
@@ -215,7 +240,7 @@ fn publish_order<'r>(
             let body = event(route, publish, request, values, &key, came, &headers);
             (Some(CLOUDEVENT), None, body)
         }
-        Payload::Body => (came, short_header(request.headers, "content-encoding")?, request.body.clone()),
+        Payload::Body => (came, short_header(request.headers, "content-encoding")?, request.body.bytes.clone()),
     };
     let message = Message {
         exchange: publish.exchange.clone(),
@@ -265,8 +290,8 @@ fn call_order<'r>(
     headers.insert("fpesa-route".into(), route.id.as_str().into());
     fill(&call.headers, values, &mut headers)?;
     // What was parsed is valid JSON: it travels as it came.
-    let raw = values.body.and_then(|_| serde_json::from_slice::<&RawValue>(&request.body).ok());
-    let other = raw.is_none() && !request.body.is_empty();
+    let raw = values.body.and_then(|_| serde_json::from_slice::<&RawValue>(&request.body.bytes).ok());
+    let other = raw.is_none() && !request.body.bytes.is_empty();
     let asked = Asked {
         id: values.id,
         route: &route.id,
@@ -275,7 +300,7 @@ fn call_order<'r>(
         params: given,
         body: raw,
         content_type: header(request.headers, "content-type").filter(|_| other),
-        body_base64: other.then(|| BASE64.encode(&request.body)),
+        body_base64: other.then(|| BASE64.encode(&request.body.bytes)),
     };
     let message = Message {
         exchange: call.exchange.clone(),
@@ -305,7 +330,7 @@ fn event(
     content_type: Option<&str>,
     headers: &Headers,
 ) -> Bytes {
-    let mut out = Vec::with_capacity(request.body.len() + 400);
+    let mut out = Vec::with_capacity(request.body.bytes.len() + 400);
     let member = |out: &mut Vec<u8>, name: &str, value: &str| {
         for part in [if out.is_empty() { "{\"" } else { ",\"" }, name, "\":"] {
             out.extend_from_slice(part.as_bytes());
@@ -325,16 +350,16 @@ fn event(
             member(&mut out, name, &value);
         }
     }
-    if !request.body.is_empty() {
+    if !request.body.bytes.is_empty() {
         let json = route.body.as_ref().is_some_and(|body| body.json);
         if let Some(content_type) = content_type {
             member(&mut out, "datacontenttype", content_type);
         }
         if json {
             out.extend_from_slice(b",\"data\":");
-            out.extend_from_slice(&request.body);
+            out.extend_from_slice(&request.body.bytes);
         } else {
-            member(&mut out, "data_base64", &BASE64.encode(&request.body));
+            member(&mut out, "data_base64", &BASE64.encode(&request.body.bytes));
         }
     }
     out.push(b'}');

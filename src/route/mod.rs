@@ -23,5 +23,6 @@ pub mod structure;
 pub mod table;
 pub mod table_schema;
 pub mod template;
+pub mod validator;
 pub mod why;
 pub mod yaml;

@@ -3,8 +3,9 @@
 use serde_json::{Map, Value};
 
 use super::{
-    invalid::{FieldError, MOST_ERRORS, Part, parameter_errors},
+    invalid::{FieldError, FieldErrors, Part, parameter_errors},
     schema::Schema,
+    validator::{Budget, Exhausted},
 };
 
 /// One declared parameter.
@@ -99,8 +100,9 @@ impl Params {
         part: Part,
         given: &[(N, T)],
         closed: bool,
-        errors: &mut Vec<FieldError>,
-    ) -> Map<String, Value> {
+        errors: &mut FieldErrors,
+        budget: &mut Budget,
+    ) -> Result<Map<String, Value>, Exhausted> {
         let mut values = Map::new();
         for param in &self.0 {
             let texts: Vec<String> = given
@@ -118,10 +120,11 @@ impl Params {
             }
             match param.kind.coerce(&texts) {
                 Ok(value) => {
-                    if param.schema.validator.is_valid(&value) {
+                    let wrong = parameter_errors(&param.schema.validator, part, &param.name, &value, budget)?;
+                    if wrong.is_empty() {
                         values.insert(param.name.clone(), value);
                     } else {
-                        errors.extend(parameter_errors(&param.schema.validator, part, &param.name, &value));
+                        errors.append(wrong);
                     }
                 }
                 Err(detail) => errors.push(FieldError::named(part, &param.name, "type", detail)),
@@ -132,14 +135,14 @@ impl Params {
             for (name, _) in given {
                 let name = name.as_ref();
                 let known = self.0.iter().any(|param| param.name == name);
-                if known || told.contains(&name) || errors.len() >= MOST_ERRORS {
+                if known || errors.cut || told.contains(&name) {
                     continue;
                 }
                 told.push(name);
                 errors.push(FieldError::named(part, &shown(name), "unknown", self.unknown()));
             }
         }
-        values
+        Ok(values)
     }
 
     fn unknown(&self) -> String {

@@ -91,6 +91,11 @@ impl Problem {
         self
     }
 
+    /// Whether it keeps the table from taking effect.
+    pub fn is_error(&self) -> bool {
+        self.severity == Severity::Error
+    }
+
     /// `file:line:column: error[code]: message`, the line itself, and a caret with the hint.
     pub fn render(&self, colour: bool) -> String {
         self.render_as(self.code, colour)

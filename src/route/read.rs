@@ -89,6 +89,7 @@ fn body(node: &Node) -> BodyFile {
         at: node.at,
         schema: get(node, "schema").cloned(),
         max_size: size(get(node, "max_size")),
+        max_depth: integer(get(node, "max_depth")).map(|at| at.value),
         content_type: text(get(node, "content_type")),
         required: flag(get(node, "required")).unwrap_or(true),
     }

@@ -85,6 +85,8 @@ pub struct Body {
     pub schema: Option<Schema>,
     /// Most bytes.
     pub max_size: u64,
+    /// Most levels of nesting, for JSON.
+    pub max_depth: usize,
     /// Media type, in lower case and without parameters.
     pub content_type: String,
     /// Whether the type is JSON, so that it is parsed, checked and spliced.

@@ -17,7 +17,7 @@ use crate::route::{
 pub(super) const FILE: &str = "fpesa.yaml";
 
 /// Each key with its default; `None` has none. The order is that of `fpesa config`.
-pub(super) const KEYS: [(&str, Option<&str>); 31] = [
+pub(super) const KEYS: [(&str, Option<&str>); 32] = [
     ("routes", Some("routes.yaml")),
     ("listen", Some("127.0.0.1:8080")),
     ("bus", Some("embedded:")),
@@ -33,6 +33,7 @@ pub(super) const KEYS: [(&str, Option<&str>); 31] = [
     ("limits.per_address", Some("256")),
     ("limits.feed_sessions", Some("10000")),
     ("limits.memory", Some("25%")),
+    ("limits.validation", Some("100ms")),
     ("history.max_page_bytes", Some("8MiB")),
     ("reply.max_size", Some("8MiB")),
     ("hosts", Some("[]")),

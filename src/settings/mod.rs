@@ -96,6 +96,9 @@ pub struct Limits {
     /// Bytes of bodies, replies and pages that are held at the same time.
     #[serde(deserialize_with = "share")]
     pub memory: MemoryShare,
+    /// How long one body may be checked.
+    #[serde(deserialize_with = "duration")]
+    pub validation: Duration,
 }
 
 /// `proxies.*`

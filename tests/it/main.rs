@@ -42,3 +42,4 @@ mod swap;
 mod table;
 mod table_schema;
 mod topology;
+mod validation;

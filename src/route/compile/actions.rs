@@ -157,7 +157,7 @@ impl Compiler<'_> {
             }
         };
         for reference in template.references() {
-            if let Err((message, hint)) = known.check(&reference.from, self.schemas) {
+            if let Err((message, hint)) = known.check(&reference.from) {
                 self.tell(source, text.at, "template-unknown", message, hint);
             }
         }

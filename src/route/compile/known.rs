@@ -6,7 +6,6 @@ use crate::route::{
     file::RouteFile,
     params::{Kind, Params},
     problem::suggest,
-    schema::Schemas,
     table::{Body, Segment},
     template::From,
 };
@@ -39,10 +38,10 @@ type Wrong = (String, Option<String>);
 
 impl Known<'_> {
     /// Whether a reference names something that can become text.
-    pub fn check(&self, from: &From, schemas: &Schemas) -> Result<(), Wrong> {
+    pub fn check(&self, from: &From) -> Result<(), Wrong> {
         let (params, written, name, group) = match from {
             From::Id | From::Route => return Ok(()),
-            From::Body(path) => return self.check_body(path, schemas),
+            From::Body(path) => return self.check_body(path),
             From::Path(name) => (self.path, &self.written.path_params, name, "path"),
             From::Query(name) => (self.query, &self.written.query_params, name, "query"),
             From::Header(name) => (self.header, &self.written.header_params, name, "header"),
@@ -70,7 +69,7 @@ impl Known<'_> {
         Err((format!("`{{{from}}}`: this route has no {group} parameter `{name}`"), hint))
     }
 
-    fn check_body(&self, path: &[String], schemas: &Schemas) -> Result<(), Wrong> {
+    fn check_body(&self, path: &[String]) -> Result<(), Wrong> {
         let shown = path.join(".");
         let Some(body) = self.body else {
             return Err((format!("`{{body.{shown}}}`: this route takes no body"), Some("give it `body:`".into())));
@@ -80,37 +79,35 @@ impl Known<'_> {
             return Err((message, Some("name a parameter instead, or take JSON".into())));
         }
         let Some(schema) = &body.schema else { return Ok(()) };
-        let (mut document, mut here): (&Json, &Json) = (&schema.json, &schema.json);
+        let mut here = schema.part();
         for name in path {
-            (document, here) = schemas.follow(document, here);
-            if OPEN.iter().any(|key| here.get(*key).is_some()) {
+            here = here.follow();
+            if OPEN.iter().any(|key| here.json.get(*key).is_some()) {
                 return Ok(());
             }
-            if let Some(kinds) = kinds(here)
+            if let Some(kinds) = kinds(here.json)
                 && !kinds.contains(&"object")
             {
                 let message =
                     format!("`{{body.{shown}}}`: `{name}` is looked for in what is of type {}", kinds.join(" or "));
                 return Err((message, Some("name a field that the schema has".into())));
             }
-            let properties = here.get("properties").and_then(Json::as_object);
-            let next =
-                properties.and_then(|properties| properties.get(name)).or_else(|| here.get("additionalProperties"));
-            match next {
-                Some(Json::Bool(false)) => {
-                    let hint = properties.and_then(|properties| suggest(name, properties.keys().map(String::as_str)));
-                    let hint = hint.or(Some("add it to the schema's `properties`, or name another field".into()));
-                    return Err((format!("`{{body.{shown}}}`: the schema rules out `{name}`"), hint));
-                }
-                Some(next) => here = next,
-                None => return Ok(()),
+            let properties = here.json.get("properties").and_then(Json::as_object);
+            let Some(next) = here.inner(&["properties", name]).or_else(|| here.inner(&["additionalProperties"])) else {
+                return Ok(());
+            };
+            if next.json == &Json::Bool(false) {
+                let hint = properties.and_then(|properties| suggest(name, properties.keys().map(String::as_str)));
+                let hint = hint.or(Some("add it to the schema's `properties`, or name another field".into()));
+                return Err((format!("`{{body.{shown}}}`: the schema rules out `{name}`"), hint));
             }
+            here = next;
         }
-        let (_, here) = schemas.follow(document, here);
-        if here == &Json::Bool(false) {
+        let here = here.follow();
+        if here.json == &Json::Bool(false) {
             return Err((format!("`{{body.{shown}}}`: the schema rules it out"), Some("name another field".into())));
         }
-        match kinds(here) {
+        match kinds(here.json) {
             Some(kinds) if kinds.iter().all(|kind| matches!(*kind, "object" | "array" | "null")) => {
                 let message = format!("`{{body.{shown}}}` is of type {} and can't become text", kinds.join(" or "));
                 Err((message, Some("name a field that is text, a number or a boolean".into())))

@@ -25,7 +25,7 @@ use super::{
     grammar,
     problem::{Place, Problem, Severity, Source, did_you_mean, meant, suggest},
     read,
-    schema::Schemas,
+    schema::{SchemaCache, Schemas},
     source::{Files, Refused, Unreadable},
     structure,
     table::{Action, Route, Table, WorkerSpec},
@@ -55,8 +55,13 @@ pub const MOST_PROBLEMS: usize = 1_000;
 
 /// Compiles the table that `files` holds.
 pub fn compile(files: &dyn Files) -> Compiled {
+    compile_again(files, &SchemaCache::default())
+}
+
+/// The same with what an earlier compilation made of schemas that say the same still.
+pub fn compile_again(files: &dyn Files, cache: &SchemaCache) -> Compiled {
     let mut problems = Vec::new();
-    let table = table(files, &mut problems);
+    let table = table(files, cache, &mut problems);
     problems.sort_by(by_place);
     problems.dedup();
     let failed = problems.iter().any(|problem| problem.severity == Severity::Error);
@@ -74,7 +79,7 @@ fn by_place(a: &Problem, b: &Problem) -> std::cmp::Ordering {
     a.file.cmp(&b.file).then_with(|| key(a).cmp(&key(b))).then_with(|| a.message.cmp(&b.message))
 }
 
-fn table(files: &dyn Files, problems: &mut Vec<Problem>) -> Option<Table> {
+fn table(files: &dyn Files, cache: &SchemaCache, problems: &mut Vec<Problem>) -> Option<Table> {
     let source = match files.table() {
         Ok(source) => source,
         Err(why) => {
@@ -92,7 +97,7 @@ fn table(files: &dyn Files, problems: &mut Vec<Problem>) -> Option<Table> {
     structure::check(&source, &root, &grammar::TABLE, "the table", problems);
     let mut file = read::table(&source, &root);
     include(files, &source, &mut file, problems);
-    let mut schemas = Schemas::load(files, problems);
+    let mut schemas = Schemas::load(files, cache, problems);
 
     let mut compiler = Compiler { source: &source, file: &file, schemas: &mut schemas, problems };
     let (mut topology, kinds) = compiler.topology();

@@ -6,10 +6,12 @@ use super::{Compiler, MAX_SIZE};
 use crate::route::{
     file::{BodyFile, ParamFile},
     invalid::Part,
+    json::MAX_DEPTH,
     params::{Kind, Param, Params},
     problem::Source,
-    schema::Schema,
+    schema::{Schema, Subschema},
     table::Body,
+    validator::Budget,
     yaml::Key,
 };
 
@@ -60,14 +62,16 @@ impl Compiler<'_> {
                 }
             }
             let Some(schema) = self.schemas.inline(source, &param.schema, self.problems) else { continue };
-            let typed = self.typed(&schema.json, &schema.json);
+            let typed = typed(schema.part());
             if !self.text_fits(source, &key.name, param, &typed) {
                 continue;
             }
             let default = schema.json.get("default").cloned();
             if let Some(value) = &default
-                && let Some(error) = schema.validator.iter_errors(value).next()
+                && schema.validator.is_valid(value, &mut Budget::unlimited()) == Ok(false)
             {
+                let failures = schema.validator.failures(value, 1, &mut Budget::unlimited());
+                let error = failures.list.first().map_or("", |failure| failure.detail.as_str());
                 let at = param.schema.place_of("/default");
                 let message = format!("the default of `{}` is refused by its own schema: {error}", key.name);
                 self.tell(source, at, "bad-default", message, Some("make one fit the other".into()));
@@ -76,17 +80,6 @@ impl Compiler<'_> {
             params.push(Param { name, kind: Kind::of(&typed), required, default, schema });
         }
         Params(params)
-    }
-
-    /// `type` of a schema and of its items, references followed.
-    fn typed(&self, document: &Json, here: &Json) -> Json {
-        let (document, here) =
-            if here.get("type").is_some() { (document, here) } else { self.schemas.follow(document, here) };
-        let kind = here.get("type").cloned().unwrap_or(Json::Null);
-        match here.get("items") {
-            Some(items) if kind == "array" => json!({ "type": kind, "items": self.typed(document, items) }),
-            _ => json!({ "type": kind }),
-        }
     }
 
     /// Whether some text can become what the schema asks for.
@@ -160,9 +153,20 @@ impl Compiler<'_> {
         Body {
             schema,
             max_size: written.max_size.or(self.file.defaults.max_size).unwrap_or(MAX_SIZE),
+            max_depth: written.max_depth.and_then(|depth| usize::try_from(depth).ok()).unwrap_or(MAX_DEPTH),
             content_type,
             json,
             required: written.required,
         }
+    }
+}
+
+/// `type` of a schema and of its items, references followed.
+fn typed(part: Subschema<'_>) -> Json {
+    let here = if part.json.get("type").is_some() { part } else { part.follow() };
+    let kind = here.json.get("type").cloned().unwrap_or(Json::Null);
+    match here.inner(&["items"]) {
+        Some(items) if kind == "array" => json!({ "type": kind, "items": typed(items) }),
+        _ => json!({ "type": kind }),
     }
 }

@@ -1,18 +1,18 @@
 //! What is told of a schema before it is built: its keywords one by one, each at its place.
 
-use jsonschema::{PatternOptions, ValidationError};
+use jsonschema::ValidationError;
 use serde_json::Value as Json;
 
 use crate::route::{
-    problem::{Place, Problem, Source, suggest},
+    problem::{Place, Problem, Source, did_you_mean, meant, suggest},
+    validator::{
+        Compiled, Pattern,
+        keywords::{Holds, holds},
+        resources::Spot,
+    },
     yaml::{Node, Value},
 };
 
-/// Keywords whose values are data, not schemas.
-const DATA: [&str; 5] = ["const", "enum", "default", "examples", "example"];
-/// Keywords whose values are schemas by names of the author's choice.
-const NAMED: [&str; 6] =
-    ["properties", "patternProperties", "$defs", "definitions", "dependentSchemas", "dependencies"];
 /// Formats that are asserted, for a suggestion.
 const FORMATS: [&str; 17] = [
     "date",
@@ -34,55 +34,50 @@ const FORMATS: [&str; 17] = [
     "regex",
 ];
 
-/// A `$ref`, with what it is relative to.
-pub(super) struct Reference {
-    pub target: String,
-    pub at: Place,
-    pub base: String,
-}
-
-/// The address that relative ones in a document are relative to: its own, or its `$id`.
-pub(super) fn base(own: &str, json: &Json) -> String {
-    let id = json.get("$id").and_then(Json::as_str).unwrap_or("");
-    joined(own, id)
-}
-
-fn joined(base: &str, id: &str) -> String {
-    let address = id.split('#').next().unwrap_or("");
-    if address.is_empty() {
-        return base.to_owned();
-    }
-    url::Url::parse(base).and_then(|base| base.join(address)).map_or_else(|_| base.to_owned(), String::from)
-}
-
-/// Every reference of a schema.
-pub(super) fn references(tree: &Node, base: &str) -> Vec<Reference> {
-    let mut found = Vec::new();
-    collect(tree, base, &mut found);
-    found
-}
-
-fn collect(node: &Node, base: &str, found: &mut Vec<Reference>) {
-    let id = match &node.value {
-        Value::Map(entries) => entries.iter().find(|(key, _)| key.name == "$id").map(|(_, node)| &node.value),
-        _ => None,
-    };
-    let base = match id {
-        Some(Value::Text(id)) => joined(base, id),
-        _ => base.to_owned(),
-    };
-    each(node, &mut |key, value| {
-        if let (true, Value::Text(target)) = (matches!(key, "$ref" | "$dynamicRef"), &value.value) {
-            found.push(Reference { target: target.clone(), at: value.at, base: base.clone() });
+/// Everything that is told of one document by itself.
+pub(super) fn document(source: &Source, tree: &Node, json: &Json, problems: &mut Vec<Problem>) {
+    duplicates(source, tree, problems);
+    match jsonschema::meta::validator_for(json) {
+        Ok(meta) => {
+            for error in meta.iter_errors(json).take(10) {
+                problems.push(no_schema(source, tree, json, &error));
+            }
         }
-    });
-    inner(node, &mut |node| collect(node, &base, found));
+        Err(_) => problems.push(
+            Problem::at(
+                source,
+                tree.place_of("/$schema"),
+                "schema-invalid",
+                "this version of JSON Schema is not known",
+            )
+            .hint("use `https://json-schema.org/draft/2020-12/schema`"),
+        ),
+    }
+    keywords(source, tree, json, problems);
 }
 
-/// Whether a JSON Pointer, as a URL's fragment has it, leads to something.
-pub(super) fn leads_somewhere(json: &Json, fragment: &str) -> bool {
-    let pointer = percent_encoding::percent_decode_str(fragment).decode_utf8_lossy();
-    json.pointer(&pointer).is_some()
+/// Schemas that lead back to themselves without going into the value: checking would not end.
+pub(super) fn endless<'s>(
+    compiled: &Compiled,
+    place: &mut dyn FnMut(&Spot) -> Option<(&'s Source, &'s Node)>,
+    problems: &mut Vec<Problem>,
+) {
+    for spot in compiled.endless() {
+        let Some((source, tree)) = place(spot) else { continue };
+        let message = "this schema refers to itself without going into the value, so checking would never end";
+        let at = tree.place_of(&spot.pointer);
+        problems.push(
+            Problem::at(source, at, "schema-invalid", message)
+                .hint("refer to it from within `properties` or `items`, or delete the `$ref`"),
+        );
+    }
+}
+
+/// An `$id` that another schema has already.
+pub(super) fn repeated_id(source: &Source, tree: &Node, spot: &Spot) -> Problem {
+    let at = tree.place_of(&format!("{}/$id", spot.pointer));
+    Problem::at(source, at, "schema-invalid", "another schema has this `$id` already")
+        .hint("give each schema an `$id` of its own, or none")
 }
 
 /// References to the definitions of a document.
@@ -95,7 +90,7 @@ pub(super) fn definitions(json: &Json) -> Vec<String> {
 }
 
 /// Patterns are matched in linear time, formats are known.
-pub(super) fn keywords(source: &Source, tree: &Node, json: &Json, problems: &mut Vec<Problem>) {
+fn keywords(source: &Source, tree: &Node, json: &Json, problems: &mut Vec<Problem>) {
     let draft = jsonschema::Draft::default().detect(json);
     walk(tree, &mut |key, node| match (key, &node.value) {
         ("pattern", Value::Text(regex)) => pattern(source, regex, node.at, problems),
@@ -105,17 +100,17 @@ pub(super) fn keywords(source: &Source, tree: &Node, json: &Json, problems: &mut
             }
         }
         ("format", Value::Text(name)) if !jsonschema::options().is_known_format(draft, name) => {
-            let mut problem =
-                Problem::at(source, node.at, "schema-invalid", format!("`{name}` is no format that is checked here"));
-            problem.hint = suggest(name, FORMATS.iter().copied());
-            problems.push(problem);
+            let message = format!("the format `{name}` is not known here: it describes the value, and is not checked");
+            let meant = did_you_mean(name, FORMATS.iter().copied()).map(meant);
+            let hint = meant.unwrap_or_else(|| "add a `pattern` where the value is to be checked".into());
+            problems.push(Problem::at(source, node.at, "unknown-format", message).hint(hint).warning());
         }
         _ => {}
     });
 }
 
 /// What the meta-schema says against a schema.
-pub(super) fn no_schema(source: &Source, tree: &Node, json: &Json, error: &ValidationError<'_>) -> Problem {
+fn no_schema(source: &Source, tree: &Node, json: &Json, error: &ValidationError<'_>) -> Problem {
     const TYPES: [&str; 7] = ["string", "number", "integer", "object", "array", "boolean", "null"];
     let pointer = error.instance_path().as_str();
     let place = tree.place_of(pointer);
@@ -140,17 +135,21 @@ pub(super) fn no_schema(source: &Source, tree: &Node, json: &Json, error: &Valid
 }
 
 fn pattern(source: &Source, regex: &str, at: Place, problems: &mut Vec<Problem>) {
-    let schema = serde_json::json!({ "pattern": regex });
-    if jsonschema::options().with_pattern_options(PatternOptions::regex()).build(&schema).is_err() {
-        let message = "this pattern can't be matched in linear time, or is no regular expression";
-        let hint = "look-around and back-references are not allowed";
-        problems.push(Problem::at(source, at, "schema-pattern", message).hint(hint));
+    /// States that each character of a text may cost: what people write for names and numbers has hundreds.
+    const MANY_STATES: usize = 10_000;
+    match Pattern::new(regex) {
+        None => {
+            let message = "this pattern can't be matched in linear time, or is no regular expression";
+            let hint = "look-around and back-references are not allowed, and repetitions are bounded by size";
+            problems.push(Problem::at(source, at, "schema-pattern", message).hint(hint));
+        }
+        Some(pattern) if pattern.states() > MANY_STATES => {
+            let message = format!("this pattern is slow on long texts: it has {} states", pattern.states());
+            let hint = "don't nest repetitions with large bounds; bound the text by `maxLength`";
+            problems.push(Problem::at(source, at, "slow-schema", message).hint(hint).warning());
+        }
+        Some(_) => {}
     }
-}
-
-/// What a library says of itself after its first sentence is no help to who writes a schema.
-pub(super) fn first_sentence(text: &str) -> &str {
-    text.split(". ").next().unwrap_or(text)
 }
 
 /// A key given twice in a schema: JSON readers differ in which one counts.
@@ -190,12 +189,10 @@ fn each(node: &Node, visit: &mut impl FnMut(&str, &Node)) {
 fn inner(node: &Node, visit: &mut dyn FnMut(&Node)) {
     let Value::Map(entries) = &node.value else { return };
     for (key, value) in entries {
-        let name = key.name.as_str();
-        match &value.value {
-            _ if DATA.contains(&name) => {}
-            Value::Map(named) if NAMED.contains(&name) => named.iter().for_each(|(_, node)| visit(node)),
-            Value::Map(_) => visit(value),
-            Value::List(items) => items.iter().for_each(&mut *visit),
+        match (holds(&key.name), &value.value) {
+            (Holds::Named, Value::Map(named)) => named.iter().for_each(|(_, node)| visit(node)),
+            (Holds::Schemas, Value::Map(_)) => visit(value),
+            (Holds::Schemas, Value::List(items)) => items.iter().for_each(&mut *visit),
             _ => {}
         }
     }
