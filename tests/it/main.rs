@@ -11,6 +11,7 @@ mod cli;
 mod cluster;
 mod connections;
 mod copying;
+mod deploy;
 mod documents;
 mod examples;
 mod explain;

@@ -31,6 +31,8 @@ pub struct Start {
     listen: String,
     /// A shell line that runs before the executable, such as `ulimit -f 100`.
     shell: Option<String>,
+    /// The user that it runs as, where the test may become it.
+    user: Option<String>,
 }
 
 impl Start {
@@ -43,6 +45,7 @@ impl Start {
             env: Vec::new(),
             listen: "127.0.0.1:0".into(),
             shell: None,
+            user: None,
         }
     }
 
@@ -63,6 +66,12 @@ impl Start {
 
     pub fn shell(mut self, line: &str) -> Self {
         self.shell = Some(line.into());
+        self
+    }
+
+    /// Runs as another user, by its number.
+    pub fn as_user(mut self, user: &str) -> Self {
+        self.user = Some(user.into());
         self
     }
 
@@ -96,13 +105,21 @@ impl Start {
 
     fn spawn(&self) -> Child {
         let executable = env!("CARGO_BIN_EXE_fpesa");
-        let mut command = match &self.shell {
-            Some(line) => {
+        let mut command = match (&self.shell, &self.user) {
+            (Some(line), _) => {
                 let mut shell = Command::new("bash");
                 shell.arg("-c").arg(format!("{line}; exec \"$0\" \"$@\"")).arg(executable);
                 shell
             }
-            None => Command::new(executable),
+            (None, Some(user)) => {
+                // The project's own folder may be closed to it.
+                let copied = self.folder.path().join("fpesa");
+                std::fs::copy(executable, &copied).unwrap();
+                let mut other = Command::new("setpriv");
+                other.args([&format!("--reuid={user}"), &format!("--regid={user}"), "--clear-groups"]).arg(copied);
+                other
+            }
+            (None, None) => Command::new(executable),
         };
         command.args(&self.command).current_dir(self.folder.path());
         if self.command.first().is_some_and(|first| ["up", "gateway", "work"].contains(&first.as_str())) {

@@ -4,6 +4,7 @@ pub mod app;
 pub mod certificates;
 pub mod history;
 pub mod mongodb;
+pub mod nginx;
 pub mod poster;
 pub mod postgres;
 pub mod proxy;
