@@ -1,7 +1,16 @@
 import fc from 'fast-check';
 import { expect, test } from 'vitest';
 import type { Event } from '../src/event';
-import { FADES_AFTER_MS, gapFloor, judge, merge, newestFirst, PATIENCE_MS, type Entry } from '../src/feed/merge';
+import {
+  confirmFloor,
+  FADES_AFTER_MS,
+  gapFloor,
+  judge,
+  merge,
+  newestFirst,
+  PATIENCE_MS,
+  type Entry,
+} from '../src/feed/merge';
 
 const START = 1_800_000_000_000;
 const event = (n: number): Event => ({
@@ -133,4 +142,35 @@ test('what was not looked for is not lost, nor what only waits for a worker', ()
   const marked = judge(waiting, '', START + PATIENCE_MS);
   expect(marked[0]?.lost).toBe(true);
   expect(judge(marked, '', START + 10 * FADES_AFTER_MS)).toEqual(marked);
+});
+
+test('a feed that drops messages while it is up: history tells them all, whatever was dropped', () => {
+  // What a broker does with a browser that reads slowly: of each burst the oldest that wait are dropped, and it says nothing.
+  const bursts = fc.array(fc.record({ size: fc.integer({ min: 1, max: 40 }), dropped: fc.nat(39) }), {
+    minLength: 1,
+    maxLength: 20,
+  });
+  fc.assert(
+    fc.property(bursts, (plan) => {
+      // The page has read history once, at its start.
+      const history = [event(0)];
+      let entries = merge([], history, true);
+      let coveredTo = history[0]?.time;
+      for (const { size, dropped } of plan) {
+        const burst = Array.from({ length: size }, (_, n) => event(history.length + n));
+        history.push(...burst);
+        // The newest one always comes.
+        entries = merge(entries, burst.slice(Math.min(dropped, size - 1)), false);
+        const oldest = entries.filter((entry) => !entry.kept).at(-1);
+        const floor = confirmFloor(oldest?.time ?? '', coveredTo);
+        entries = merge(
+          entries,
+          history.filter(({ time }) => time >= floor),
+          true,
+        );
+        coveredTo = history.at(-1)?.time;
+        expect(entries.map(({ id }) => id)).toEqual([...history].sort(newestFirst).map(({ id }) => id));
+      }
+    }),
+  );
 });

@@ -6,7 +6,7 @@ import { history, problemOf, type Page, type Problem } from '../api';
 import type { Event } from '../event';
 import { topicMatches } from '../topic';
 import { listen } from './hub';
-import { gapFloor, judge, merge, type Entry } from './merge';
+import { confirmFloor, gapFloor, judge, merge, type Entry } from './merge';
 
 /** Most messages of the list; older ones leave it and are counted. */
 export const MOST = 5_000;
@@ -41,6 +41,8 @@ let confirmTimer: ReturnType<typeof setTimeout> | undefined;
 let retryTimer: ReturnType<typeof setTimeout> | undefined;
 let tries = 0;
 let closing: Promise<void> | undefined;
+/** History was read without a gap up to the event of this time. */
+let coveredTo: string | undefined;
 
 const fitsFilter = (event: Event): boolean =>
   (topic.value === '' || topicMatches(topic.value, event.subject)) &&
@@ -100,17 +102,25 @@ function take(page: Page): void {
   }
 }
 
-/** Reads history from the newest down to `floor`, or until the list is full; tells how far down it came. */
-async function readDown(floor: string, limit: number): Promise<string> {
+/** What one reading of history covers: every event between the two times, as it was then. */
+interface Covered {
+  newest: string | undefined;
+  oldest: string;
+}
+
+/** Reads history from the newest down to `floor`, or until the list is full. */
+async function readDown(floor: string, limit: number): Promise<Covered> {
   let before: string | undefined;
+  let newest: string | undefined;
   let read = 0;
   for (;;) {
     const page = await history({ limit, ...(before === undefined ? {} : { before }) });
     take(page);
     read += page.events.length;
+    newest ??= page.events[0]?.time;
     const oldest = page.events.at(-1);
-    if (page.next === null || oldest === undefined) return '';
-    if (oldest.time < floor || read >= MOST) return oldest.time;
+    if (page.next === null || oldest === undefined) return { newest, oldest: '' };
+    if (oldest.time < floor || read >= MOST) return { newest, oldest: oldest.time };
     before = page.next;
   }
 }
@@ -122,8 +132,13 @@ export function closeGap(): Promise<void> {
     loading.value = true;
     try {
       const floor = gapFloor(entries.value);
-      if (floor === undefined) take(await history({ limit: FIRST_PAGE }));
-      else await readDown(floor, GAP_PAGE);
+      if (floor === undefined) {
+        const page = await history({ limit: FIRST_PAGE });
+        take(page);
+        coveredTo = page.events[0]?.time;
+      } else {
+        coveredTo = (await readDown(floor, GAP_PAGE)).newest;
+      }
       problem.value = undefined;
       gap.value = false;
     } catch (error) {
@@ -138,15 +153,15 @@ export function closeGap(): Promise<void> {
   return closing;
 }
 
-/** Looks in history for what so far was only seen live. */
+/** Looks in history for what so far was only seen live, and for what the feed lost on the way. */
 async function confirm(): Promise<void> {
   const waiting = entries.value.filter((entry) => !entry.kept);
   const oldest = waiting.at(-1);
   if (oldest === undefined) return;
   try {
-    const covered = await readDown(oldest.time, Math.min(1_000, waiting.length + 20));
-    const judged = judge(entries.value, covered, Date.now());
-    entries.value = judged;
+    const covered = await readDown(confirmFloor(oldest.time, coveredTo), Math.min(1_000, waiting.length + 20));
+    if (!gap.value) coveredTo = covered.newest;
+    entries.value = judge(entries.value, covered.oldest, Date.now());
   } catch {
     // The next try, or the next connection, will tell.
   }

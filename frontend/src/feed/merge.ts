@@ -54,13 +54,29 @@ export function merge(entries: readonly Entry[], events: readonly Event[], kept:
 
 /** How far history is read again behind the last event that it was known to have: what came late is found by it. */
 export const OVERLAP_MS = 5_000;
+/** The same while the feed is up, where little can be late and it is read often. */
+export const LIVE_OVERLAP_MS = 2_000;
+
+function earlier(time: string, milliseconds: number): string {
+  const floor = new Date(time).getTime() - milliseconds;
+  return Number.isNaN(floor) ? time : new Date(floor).toISOString().replace('Z', '000Z');
+}
 
 /** The time down to which history must be read to close a gap; undefined when nothing is known yet. */
 export function gapFloor(entries: readonly Entry[]): string | undefined {
   const newest = entries.find((entry) => entry.kept);
-  if (newest === undefined) return undefined;
-  const floor = new Date(newest.time).getTime() - OVERLAP_MS;
-  return Number.isNaN(floor) ? newest.time : new Date(floor).toISOString().replace('Z', '000Z');
+  return newest === undefined ? undefined : earlier(newest.time, OVERLAP_MS);
+}
+
+/**
+ * The time down to which history must be read so that nothing is missing though the feed lost messages: down to where it was
+ * read before, and to the oldest event that still waits for its word. A broker drops the oldest messages of a browser that
+ * reads more slowly than they come, and does not say so.
+ */
+export function confirmFloor(oldestWaiting: string, coveredTo: string | undefined): string {
+  if (coveredTo === undefined) return oldestWaiting;
+  const covered = earlier(coveredTo, LIVE_OVERLAP_MS);
+  return covered < oldestWaiting ? covered : oldestWaiting;
 }
 
 /** An event that history does not have this long after the page saw it is lost, though nothing newer was kept. */
