@@ -25,7 +25,7 @@ use crate::{
         metrics::Metrics,
         pulse,
         reply::WORKER_HEADERS,
-        server,
+        server::{self, Ending},
         state::Gateway,
         vitals::{Consuming, Look, Vitals},
     },
@@ -58,7 +58,8 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
     check_role(&role, &settings)?;
     let mut settings = settings;
     descriptors::fit(&mut settings.limits);
-    let shutdown = signal::shutdown().context("signals can't be caught")?;
+    let stopping = signal::shutdown().context("signals can't be caught")?;
+    let shutdown = after(&stopping, settings.drain_delay);
     let files = Disk::new(&settings.routes);
     let (Compiled { table, problems }, texts) = compile_noting(&files);
     show(&problems);
@@ -97,7 +98,7 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
     let (ask, askers) = reload::asking();
     tokio::spawn(reloader.run(texts, askers, shutdown.clone()));
     let asked = ask.clone();
-    signal::on_hangup(shutdown.clone(), move || drop(asked.begin())).context("signals can't be caught")?;
+    signal::on_hangup(stopping.clone(), move || drop(asked.begin())).context("signals can't be caught")?;
 
     let drain = settings.drain_timeout;
     let vitals = Vitals {
@@ -110,6 +111,7 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
         able: workers.clone().map(able),
         reload: ask,
         hosts: HostPolicy::new(&settings.hosts, Some(settings.listen.ip())),
+        stopping: stopping.clone(),
         shutdown: shutdown.clone(),
     };
     match (&role, listener) {
@@ -136,6 +138,21 @@ pub async fn run(role: Role, settings: Settings) -> anyhow::Result<()> {
     }
     let _ = tokio::time::timeout(drain / 4, bus.close()).await;
     Ok(())
+}
+
+/// A token that is cancelled `delay` after `stopping` is: until then everything is served as before.
+fn after(stopping: &CancellationToken, delay: Duration) -> CancellationToken {
+    if delay.is_zero() {
+        return stopping.clone();
+    }
+    let (stopping, shutdown) = (stopping.clone(), CancellationToken::new());
+    let delayed = shutdown.clone();
+    tokio::spawn(async move {
+        stopping.cancelled().await;
+        tokio::time::sleep(delay).await;
+        delayed.cancel();
+    });
+    shutdown
 }
 
 fn check_role(role: &Role, settings: &Settings) -> Result<(), Usage> {
@@ -288,10 +305,10 @@ fn serve_vitals(
     /// Connections at a time: a few scrapers and probes.
     const CONNECTIONS: usize = 64;
     say(&format!("listening on http://{}", listener.local_addr()?))?;
-    let shutdown = vitals.shutdown.clone();
+    let ending = Ending { stopping: vitals.stopping.clone(), shutdown: vitals.shutdown.clone(), drain: drain / 4 };
     let handler = move |request: Request<Incoming>, _| vitals.clone().handle(request);
     let limits = ConnectionLimits { connections: CONNECTIONS, per_address: None, ..connection_limits(settings) };
-    Ok(tokio::spawn(server::serve(listener, handler, limits, shutdown, drain / 4)))
+    Ok(tokio::spawn(server::serve(listener, handler, limits, ending)))
 }
 
 async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
@@ -314,7 +331,8 @@ pub async fn serve(
             "\n  the page   http://{address}/\n  the API    http://{address}/api/v1/messages\n  readiness  http://{address}/readyz\n"
         );
     }
-    let shutdown = gateway.vitals.shutdown.clone();
+    let (stopping, shutdown) = (gateway.vitals.stopping.clone(), gateway.vitals.shutdown.clone());
+    let ending = Ending { stopping, shutdown: shutdown.clone(), drain: drain / 2 };
     if let Some(feed) = feed {
         let shutdown = shutdown.clone();
         tokio::spawn(async move {
@@ -355,7 +373,7 @@ pub async fn serve(
             response
         }
     };
-    server::serve(listener, handler, limits, shutdown, drain / 2).await;
+    server::serve(listener, handler, limits, ending).await;
     Ok(())
 }
 

@@ -160,6 +160,16 @@ pub enum Command {
         #[command(flatten)]
         common: Common,
     },
+    /// Ask whether a gateway or worker is ready: exit status 0 when it is, 1 when it is not
+    #[command(after_help = HEALTH)]
+    Health {
+        /// Its address (default: the setting `listen`)
+        #[arg(long, value_name = "URL")]
+        url: Option<String>,
+        /// Settings
+        #[command(flatten)]
+        common: Common,
+    },
     /// Copy history from one store to another, and check it
     #[command(after_help = copy::EXAMPLES)]
     Copy(CopyArgs),
@@ -190,6 +200,10 @@ const EXPLAIN: &str = "Examples:
   fpesa explain GET '/api/v1/messages?limit=5'
   fpesa explain POST /api/v1/messages --data '{\"text\":\"Hello\"}' --header 'Prefer: return=minimal'
   fpesa explain POST /api/v1/messages --data @message.json --format json";
+
+const HEALTH: &str = "Examples:
+  fpesa health
+  fpesa health --url http://127.0.0.1:8081";
 
 const RELOAD: &str = "Examples:
   fpesa reload --wait

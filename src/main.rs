@@ -67,6 +67,10 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             let settings = load(&common)?;
             start(&settings)?.block_on(commands::reload(&settings, &url, wait))
         }
+        Command::Health { url, common } => {
+            let settings = load(&common)?;
+            start(&settings)?.block_on(commands::health(&settings, url.as_deref()))
+        }
         Command::Copy(args) => {
             let settings = load(&args.common)?;
             start(&settings)?.block_on(commands::copy::copy(&args, &settings))

@@ -5,7 +5,7 @@ use std::{
     net::{IpAddr, Ipv6Addr},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, Instant},
 };
@@ -75,6 +75,7 @@ pub(super) struct Connections {
     limits: ConnectionLimits,
     epoch: Instant,
     upgraded: AtomicUsize,
+    closing_after_answers: AtomicBool,
     inner: Mutex<Inner>,
     /// Wakes who waits for a place.
     freed: Notify,
@@ -98,6 +99,7 @@ impl Connections {
             limits,
             epoch: Instant::now(),
             upgraded: AtomicUsize::new(0),
+            closing_after_answers: AtomicBool::new(false),
             inner: Mutex::default(),
             freed: Notify::new(),
         })
@@ -105,6 +107,15 @@ impl Connections {
 
     pub(super) fn limits(&self) -> &ConnectionLimits {
         &self.limits
+    }
+
+    /// From now on each answer is the last one on its connection.
+    pub(super) fn close_after_answers(&self) {
+        self.closing_after_answers.store(true, Ordering::Relaxed);
+    }
+
+    pub(super) fn are_closing(&self) -> bool {
+        self.closing_after_answers.load(Ordering::Relaxed)
     }
 
     /// The time of phases.

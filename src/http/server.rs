@@ -12,8 +12,9 @@ use std::{
 
 use axum::{
     body::Body,
-    http::{Request, Response},
+    http::{HeaderValue, Request, Response, StatusCode, header},
 };
+use futures::FutureExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
 use socket2::{SockRef, TcpKeepalive};
@@ -47,20 +48,29 @@ const MAX_UNSENT_BYTES: u32 = 128 * 1024;
 /// A client that vanished without a word is found out after about a minute and a half.
 const KEEPALIVE_AFTER: Duration = Duration::from_secs(60);
 const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
+/// How long a connection without a request stays open once nothing new is accepted.
+const KEPT_CONNECTION_GRACE: Duration = Duration::from_millis(250);
 /// One line in so long about the same trouble.
 const LOG_INTERVAL: Duration = Duration::from_secs(10);
 
-/// Serves until `shutdown` is cancelled; what is under way then has `drain` to finish.
-pub async fn serve<H, F>(
-    listener: TcpListener,
-    handler: H,
-    limits: ConnectionLimits,
-    shutdown: CancellationToken,
-    drain: Duration,
-) where
+/// How serving ends, in its order.
+#[derive(Debug, Clone)]
+pub struct Ending {
+    /// From here on each answer closes its connection, so that a proxy's kept connections end without a request lost.
+    pub stopping: CancellationToken,
+    /// Nothing new is accepted.
+    pub shutdown: CancellationToken,
+    /// What is under way then has so long to finish.
+    pub drain: Duration,
+}
+
+/// Serves until `ending.shutdown` is cancelled and what is under way has finished.
+pub async fn serve<H, F>(listener: TcpListener, handler: H, limits: ConnectionLimits, ending: Ending)
+where
     H: Fn(Request<Incoming>, Arc<Connection>) -> F + Clone + Send + 'static,
     F: Future<Output = Response<Body>> + Send + 'static,
 {
+    let Ending { stopping, shutdown, drain } = ending;
     set_options(&listener);
     let connections = Connections::new(limits);
     let mut tasks = JoinSet::new();
@@ -72,6 +82,10 @@ pub async fn serve<H, F>(
         while tasks.try_join_next().is_some() {}
         let (stream, peer) = tokio::select! {
             () = shutdown.cancelled() => break,
+            () = stopping.cancelled(), if !connections.are_closing() => {
+                connections.close_after_answers();
+                continue;
+            }
             _ = sweep.tick() => {
                 let closed = connections.close_expired();
                 if closed > 0 && let Some(more) = shed.pass(closed) {
@@ -105,13 +119,26 @@ pub async fn serve<H, F>(
         };
         tasks.spawn(serve_connection(stream, place, handler.clone(), connections.clone()));
     }
+    connections.close_after_answers();
+    // A client whose connection the system has established already may have sent its request: it is answered.
+    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+        if let Admission::Admitted(place) = connections.admit(Some(peer.ip())) {
+            tasks.spawn(serve_connection(stream, place, handler.clone(), connections.clone()));
+        }
+    }
     drop(listener);
+    // A request that is on its way on a kept connection is answered too; a connection on which none comes is closed then.
+    let grace = KEPT_CONNECTION_GRACE.min(drain / 4);
+    let _ = tokio::time::timeout(grace, all_finished(&mut tasks)).await;
     connections.drain();
-    let finished = async { while tasks.join_next().await.is_some() {} };
-    if tokio::time::timeout(drain, finished).await.is_err() {
+    if tokio::time::timeout(drain.saturating_sub(grace), all_finished(&mut tasks)).await.is_err() {
         tracing::warn!(connections = tasks.len(), "drain timeout reached: closing the remaining connections");
     }
     let _ = tokio::time::timeout(UPGRADED_DRAIN.min(drain), connections.all_closed()).await;
+}
+
+async fn all_finished(tasks: &mut JoinSet<()>) {
+    while tasks.join_next().await.is_some() {}
 }
 
 /// Options that every accepted socket inherits. None of them is worth a failure.
@@ -151,26 +178,29 @@ where
         _ = asked(io.connection()) => return,
     }
     // In a box: the room for a request's handler is not every silent connection's.
-    Box::pin(http(io, handler)).await;
+    Box::pin(http(io, handler, connections)).await;
 }
 
 async fn asked(connection: &Connection) -> connection::Request {
     poll_fn(|context| connection.poll_request(context)).await
 }
 
-async fn http<H, F>(io: ConnectionIo, handler: H)
+async fn http<H, F>(io: ConnectionIo, handler: H, connections: Arc<Connections>)
 where
     H: Fn(Request<Incoming>, Arc<Connection>) -> F + Send + 'static,
     F: Future<Output = Response<Body>> + Send,
 {
     let state = io.connection().clone();
-    let noted = &state;
+    let (noted, connections) = (&state, &connections);
     let service = service_fn(move |request| {
         noted.request_begins();
         let (state, answer) = (noted, handler(request, noted.clone()));
         async move {
-            let response = answer.await;
+            let mut response = answer.await;
             state.request_ends();
+            if connections.are_closing() && response.status() != StatusCode::SWITCHING_PROTOCOLS {
+                response.headers_mut().insert(header::CONNECTION, HeaderValue::from_static("close"));
+            }
             Ok::<_, Infallible>(response)
         }
     });

@@ -56,6 +56,8 @@ pub struct Vitals {
     pub hosts: HostPolicy,
     /// Ends everything.
     pub shutdown: CancellationToken,
+    /// Cancelled by the first signal: `/readyz` is 503 from then on, and answers close their connections.
+    pub stopping: CancellationToken,
 }
 
 /// The workers of a process.
@@ -87,7 +89,7 @@ impl Vitals {
     }
 
     fn ready(&self, state: &BusState, store: Option<bool>, able: bool, degraded: &Degraded) -> Response<Body> {
-        let ready = able && state.link == Link::Up && !self.shutdown.is_cancelled();
+        let ready = able && state.link == Link::Up && !self.stopping.is_cancelled();
         let mut body = json!({
             "ready": ready,
             "bus": state.link.word(),

@@ -49,6 +49,7 @@ pub(super) const KEYS: [(&str, Option<&str>); 32] = [
     ("store_password", None),
     ("keep.age", None),
     ("keep.count", None),
+    ("drain_delay", Some("0s")),
     ("drain_timeout", Some("10s")),
 ];
 

@@ -64,6 +64,9 @@ pub struct Settings {
     /// Whether `--listen` was given: workers listen only then.
     #[serde(skip)]
     pub listen_is_a_flag: bool,
+    /// How long a stopping process serves as before, while `/readyz` is 503 already.
+    #[serde(deserialize_with = "duration_or_zero")]
+    pub drain_delay: Duration,
     /// How long a stopping process finishes what it holds.
     #[serde(deserialize_with = "duration")]
     pub drain_timeout: Duration,
@@ -330,6 +333,12 @@ impl Settings {
 
 fn duration<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
     units::duration(&String::deserialize(deserializer)?).map_err(de::Error::custom)
+}
+
+/// A duration that may be nothing: `0s`.
+fn duration_or_zero<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Duration, D::Error> {
+    let text = String::deserialize(deserializer)?;
+    if text == "0s" { Ok(Duration::ZERO) } else { units::duration(&text).map_err(de::Error::custom) }
 }
 
 fn rate<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<u64>, D::Error> {

@@ -85,7 +85,7 @@ async fn image_starts_by_its_default_command() {
     fs::set_permissions(start.path(), fs::Permissions::from_mode(0o755)).unwrap();
     if root_user {
         assert!(Command::new("chown").arg(owner).arg(&data).status().unwrap().success());
-        start = start.as_user(owner);
+        start = start.run_as(owner);
     }
     let app = start.start().await;
     app.keep(r#"{"text":"from the image"}"#).await;
@@ -195,7 +195,7 @@ async fn no_request_fails_while_gateways_restart_behind_nginx() {
                     match request.send().await {
                         Ok(response) if response.status() == 202 => kept += 1,
                         Ok(response) => {
-                            failed.push(format!("{} {}", response.status(), response.text().await.unwrap()))
+                            failed.push(format!("{} {}", response.status(), response.text().await.unwrap()));
                         }
                         Err(error) => failed.push(error.to_string()),
                     }

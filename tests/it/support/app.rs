@@ -70,7 +70,7 @@ impl Start {
     }
 
     /// Runs as another user, by its number.
-    pub fn as_user(mut self, user: &str) -> Self {
+    pub fn run_as(mut self, user: &str) -> Self {
         self.user = Some(user.into());
         self
     }
