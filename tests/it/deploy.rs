@@ -21,8 +21,11 @@ use crate::support::{
     eventually,
     nginx::{Nginx, Options},
     rabbit::Rabbit,
+    release::Release,
     root, signal,
 };
+
+crate::on_each_rabbitmq!(no_request_fails_while_gateways_restart_behind_nginx);
 
 fn read(path: &str) -> String {
     fs::read_to_string(root().join(path)).unwrap()
@@ -172,11 +175,10 @@ async fn ready(app: &App) {
 }
 
 /// Two gateways are restarted one after the other, again and again, behind the shipped configuration and under load.
-#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn no_request_fails_while_gateways_restart_behind_nginx() {
+async fn no_request_fails_while_gateways_restart_behind_nginx(on: Release) {
     const CLIENTS: usize = 8;
     const ROUNDS: usize = 4;
-    let rabbit = Rabbit::start().await;
+    let rabbit = Rabbit::without_feed(on).await;
     let mut gateways = [gateway(&rabbit).await, gateway(&rabbit).await];
     for app in &gateways {
         ready(app).await;
