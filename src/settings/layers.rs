@@ -17,7 +17,7 @@ use crate::route::{
 pub(super) const FILE: &str = "fpesa.yaml";
 
 /// Each key with its default; `None` has none. The order is that of `fpesa config`.
-pub(super) const KEYS: [(&str, Option<&str>); 32] = [
+pub(super) const KEYS: [(&str, Option<&str>); 33] = [
     ("routes", Some("routes.yaml")),
     ("listen", Some("127.0.0.1:8080")),
     ("bus", Some("embedded:")),

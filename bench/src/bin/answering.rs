@@ -74,6 +74,7 @@ async fn main() -> anyhow::Result<()> {
         able: None,
         reload: reload::asking().0,
         hosts: HostPolicy::default(),
+        stopping: shutdown.clone(),
         shutdown,
     };
     let gateway = Gateway::new(vitals, settings);
