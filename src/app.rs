@@ -13,7 +13,7 @@ use tower_http::cors::{AllowHeaders, AllowMethods, AllowOrigin, CorsLayer, Expos
 
 use crate::{
     bus::{self, Bus},
-    commands::{say, show},
+    commands::show,
     descriptors,
     feed::Feed,
     files::Disk,
@@ -30,6 +30,7 @@ use crate::{
         vitals::{Consuming, Look, Vitals},
     },
     live::Live,
+    output::{note, say},
     reload::{self, Reloader, compile_noting},
     route::{compile::Compiled, table::Table},
     runner::Workers,
@@ -327,9 +328,9 @@ pub async fn serve(
     let address = listener.local_addr()?;
     say(&format!("listening on http://{address}"))?;
     if std::io::stderr().is_terminal() {
-        eprintln!(
+        note(&format!(
             "\n  the page   http://{address}/\n  the API    http://{address}/api/v1/messages\n  readiness  http://{address}/readyz\n"
-        );
+        ));
     }
     let (stopping, shutdown) = (gateway.vitals.stopping.clone(), gateway.vitals.shutdown.clone());
     let ending = Ending { stopping, shutdown: shutdown.clone(), drain: drain / 2 };

@@ -190,6 +190,9 @@ pub enum Command {
         /// The gateway's address (default: the setting `listen`)
         #[arg(long)]
         url: Option<String>,
+        /// Keep trying while the gateway is away, instead of giving up after 10 s
+        #[arg(long)]
+        wait: bool,
         /// Settings
         #[command(flatten)]
         common: Common,

@@ -22,6 +22,7 @@ pub mod json;
 pub mod live;
 pub mod logging;
 pub mod message;
+pub mod output;
 pub mod reload;
 pub mod route;
 pub mod runner;

@@ -1,6 +1,6 @@
 //! The `fpesa` executable: flags, settings, and one function per command.
 
-use std::process::ExitCode;
+use std::{io::IsTerminal as _, process::ExitCode};
 
 use clap::Parser as _;
 use fpesa::{
@@ -8,7 +8,8 @@ use fpesa::{
     broker,
     cli::{BrokerPart, Cli, Command, Common},
     commands, logging,
-    settings::{Effective, Settings},
+    output::{self, note},
+    settings::{Effective, Settings, mask_text},
     tail,
 };
 
@@ -19,14 +20,33 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 fn main() -> ExitCode {
     // One crypto provider, chosen by us: with several compiled in, rustls would refuse to choose.
     let _ = rustls::crypto::ring::default_provider().install_default();
-    match run(Cli::parse()) {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(told) => return usage(&told),
+    };
+    match run(cli) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(1),
         Err(error) => {
-            eprintln!("fpesa: {error:#}");
-            ExitCode::from(if error.is::<Usage>() { 2 } else { 1 })
+            // What is wrong with the usage is our own sentence; the rest may be a library's.
+            let usage = error.is::<Usage>();
+            let text = format!("{error:#}");
+            note(&format!("fpesa: {}", if usage { text } else { mask_text(&text) }));
+            ExitCode::from(if usage { 2 } else { 1 })
         }
     }
+}
+
+/// Help and version as they are; what is wrong with the arguments without what they may hold of passwords.
+fn usage(told: &clap::Error) -> ExitCode {
+    if !told.use_stderr() {
+        let _ = told.print();
+        return ExitCode::SUCCESS;
+    }
+    let text = told.render();
+    let text = if std::io::stderr().is_terminal() { text.ansi().to_string() } else { text.to_string() };
+    note(&mask_text(text.trim_end()));
+    ExitCode::from(2)
 }
 
 fn run(cli: Cli) -> anyhow::Result<bool> {
@@ -49,7 +69,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
         Command::Openapi { common } => commands::openapi(&load(&common)?),
         Command::Asyncapi { common } => commands::asyncapi(&load(&common)?),
         Command::Config { common } => {
-            print!("{}", effective(&common)?.show());
+            output::print(&effective(&common)?.show())?;
             Ok(true)
         }
         Command::Broker { part: BrokerPart::Definitions { rabbitmq, common } } => {
@@ -60,7 +80,7 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             commands::permissions(&load(&common)?, format)
         }
         Command::Broker { part: BrokerPart::Conf { common } } => {
-            print!("{}", broker::conf(&load(&common)?).map_err(|error| Usage(error.to_string()))?);
+            output::print(&broker::conf(&load(&common)?).map_err(|error| Usage(error.to_string()))?)?;
             Ok(true)
         }
         Command::Reload { wait, url, common } => {
@@ -87,10 +107,10 @@ fn run(cli: Cli) -> anyhow::Result<bool> {
             let settings = load(&args.common)?;
             start(&settings)?.block_on(commands::replay::replay(&args, &settings))
         }
-        Command::Tail { filter, url, common } => {
+        Command::Tail { filter, url, wait, common } => {
             let settings = load(&common)?;
             let url = url.unwrap_or_else(|| format!("http://{}", settings.listen));
-            start(&settings)?.block_on(tail::tail(&url, &filter))
+            start(&settings)?.block_on(tail::tail(&url, &filter, wait))
         }
     }
 }

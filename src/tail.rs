@@ -1,6 +1,6 @@
 //! `fpesa tail`: the live feed on the terminal, from the embedded bus or from RabbitMQ's web-MQTT alike.
 
-use std::{io::Write as _, num::NonZeroU16, time::Duration};
+use std::{num::NonZeroU16, time::Duration};
 
 use anyhow::{Context as _, anyhow, bail};
 use bytes::{Bytes, BytesMut};
@@ -18,10 +18,15 @@ use tokio_tungstenite::{
     tungstenite::{Message, client::IntoClientRequest as _, http::HeaderValue},
 };
 use tokio_util::codec::{Decoder as _, Encoder as _};
-use url::Url;
 use uuid::Uuid;
 
-use crate::{app::Usage, ask};
+use crate::{
+    app::Usage,
+    ask::{self, Address},
+    commands::patience::{Limit, Patience},
+    output::{Reader, note, write_out},
+    settings::mask_text,
+};
 
 /// Seconds; half of it without a word and we say that we are there.
 const KEEP_ALIVE: u16 = 30;
@@ -40,30 +45,51 @@ struct FeedDocument {
 }
 
 /// Prints payloads, one a line, until the process is stopped. `false` when the filter is refused.
-pub async fn tail(base: &str, filter: &str) -> anyhow::Result<bool> {
+/// A gateway that is away is waited for as long as other commands do, or for ever.
+pub async fn tail(base: &str, filter: &str, wait: bool) -> anyhow::Result<bool> {
     let parsed: Filter = filter.parse().map_err(|error| Usage(format!("`{filter}` is no topic filter: {error}")))?;
     let base = ask::address(base)?;
-    let document = feed_document(&base).await?;
+    let mut patience = ask::patience(&base, Limit::of(wait));
+    let document = feed_document(&base, &mut patience).await?;
     let allowed = document.topics.iter().filter_map(|topic| topic.parse::<Filter>().ok());
     if !allowed.into_iter().any(|allowed| parsed.is_subset_of(&allowed)) {
-        eprintln!("fpesa: `{filter}` can't be read: the table's feed allows {}", document.topics.join(", "));
+        note(&format!("fpesa: `{filter}` can't be read: the table's feed allows {}", document.topics.join(", ")));
         return Ok(false);
     }
-    let mut pause = Duration::from_millis(200);
+    patience.reset();
     loop {
-        match session(&base, &document, filter, &mut pause).await {
-            Ok(never) => match never {},
-            Err(error) => eprintln!("fpesa: {error:#}; connecting again in {} ms", pause.as_millis()),
+        match session(&base, &document, filter, &mut patience).await {
+            Ok(()) => return Ok(true),
+            Err(Broken::ForGood(error)) => return Err(error),
+            Err(Broken::Link(error)) => patience.pause(&mask_text(&format!("{error:#}"))).await?,
         }
-        tokio::time::sleep(pause).await;
-        pause = (pause * 2).min(Duration::from_secs(10));
     }
 }
 
-enum Never {}
+/// Why a session ended.
+enum Broken {
+    /// Another one may work.
+    Link(anyhow::Error),
+    /// None will.
+    ForGood(anyhow::Error),
+}
 
-async fn session(base: &Url, document: &FeedDocument, filter: &str, pause: &mut Duration) -> anyhow::Result<Never> {
-    let mut url = base.join(&document.url).context("the feed's address can't be read")?;
+impl<E: Into<anyhow::Error>> From<E> for Broken {
+    fn from(error: E) -> Self {
+        Self::Link(error.into())
+    }
+}
+
+/// Prints what arrives until nobody reads it any more.
+async fn session(base: &Address, document: &FeedDocument, filter: &str, patience: &mut Patience) -> Result<(), Broken> {
+    let mut link = connect(base, document, filter).await?;
+    patience.reset();
+    listen(&mut link).await
+}
+
+/// A link with the subscription.
+async fn connect(base: &Address, document: &FeedDocument, filter: &str) -> anyhow::Result<Link> {
+    let mut url = base.url.join(&document.url).context("the feed's address can't be read")?;
     let scheme = match url.scheme() {
         "https" | "wss" => {
             bail!("the feed is behind TLS, which `fpesa tail` does not speak: give the inner address with --url")
@@ -99,8 +125,11 @@ async fn session(base: &Url, document: &FeedDocument, filter: &str, pause: &mut 
         Packet::SubscribeAck { status, .. } if !status.contains(&v3::SubscribeReturnCode::Failure) => {}
         _ => bail!("the feed refused the subscription to `{filter}`"),
     }
-    eprintln!("fpesa: listening to {filter} at {url}");
-    *pause = Duration::from_millis(200);
+    note(&format!("fpesa: listening to {filter} at {url}"));
+    Ok(link)
+}
+
+async fn listen(link: &mut Link) -> Result<(), Broken> {
     let half = Duration::from_secs(u64::from(KEEP_ALIVE) / 2);
     loop {
         let packet = match tokio::time::timeout(half, link.next()).await {
@@ -109,16 +138,14 @@ async fn session(base: &Url, document: &FeedDocument, filter: &str, pause: &mut 
                 link.send(Packet::PingRequest).await?;
                 match tokio::time::timeout(ANSWER_WITHIN, link.next()).await {
                     Ok(packet) => packet?,
-                    Err(_) => bail!("the feed went silent"),
+                    Err(_) => return Err(anyhow!("the feed went silent").into()),
                 }
             }
         };
         if let Packet::Publish(publish) = packet {
-            let mut out = std::io::stdout().lock();
-            out.write_all(&publish.payload)?;
-            out.write_all(b"\n")?;
-            out.flush()?;
-            drop(out);
+            if write_out(&[&publish.payload[..], b"\n"].concat()).map_err(Broken::ForGood)? == Reader::Gone {
+                return Ok(());
+            }
             if let Some(packet_id) = publish.packet_id {
                 link.send(Packet::PublishAck { packet_id }).await?;
             }
@@ -161,10 +188,10 @@ impl Link {
 }
 
 /// Asks the gateway where and what may be read.
-async fn feed_document(base: &Url) -> anyhow::Result<FeedDocument> {
-    let answer = ask::gateway(base, Request::get("/feed.json")).await?;
+async fn feed_document(base: &Address, patience: &mut Patience) -> anyhow::Result<FeedDocument> {
+    let answer = ask::gateway(base, || Request::get("/feed.json"), patience).await?;
     if !answer.status().is_success() {
-        bail!("{base}feed.json answers {}: is this a gateway of fpesa?", answer.status());
+        bail!("{base}/feed.json answers {}: is this a gateway of fpesa?", answer.status());
     }
     serde_json::from_slice(answer.body()).context("/feed.json is not what it must be")
 }

@@ -4,13 +4,14 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use super::{say, show};
+use super::show;
 use crate::{
     app::Usage,
     broker::{self, Broker, Permissions},
     bus::amqp::{Login, Options},
     cli::Format,
     files::Disk,
+    output::say,
     route::{
         compile::{Compiled, compile},
         table::Table,

@@ -2,10 +2,11 @@
 
 use std::path::Path;
 
-use super::{say, show};
+use super::show;
 use crate::{
     cli::Format,
     files::Disk,
+    output::{note, say},
     route::{
         compile::{Compiled, MOST_PROBLEMS, compile},
         problem::Severity,
@@ -27,9 +28,9 @@ pub fn check(file: &Path, format: Format, deny_warnings: bool) -> anyhow::Result
         Format::Text => {
             show(&problems);
             let count = |n: usize, what: &str| format!("{n} {what}{}", if n == 1 { "" } else { "s" });
-            eprintln!("{}: {}, {}", file.display(), count(errors, "error"), count(warnings, "warning"));
+            note(&format!("{}: {}, {}", file.display(), count(errors, "error"), count(warnings, "warning")));
             if problems.len() == MOST_PROBLEMS {
-                eprintln!("there are more: these {MOST_PROBLEMS} come first");
+                note(&format!("there are more: these {MOST_PROBLEMS} come first"));
             }
         }
     }

@@ -10,10 +10,15 @@ use fpesa_workers::{
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 
 use super::{
-    say,
-    stores::{open, password},
+    patience::Limit,
+    stores::{Use, open, password},
 };
-use crate::{app::Usage, cli::Common, settings::Settings};
+use crate::{
+    app::Usage,
+    cli::Common,
+    output::{note, say},
+    settings::Settings,
+};
 
 /// Flags of `copy`.
 #[derive(Debug, Args)]
@@ -30,6 +35,9 @@ pub struct CopyArgs {
     /// A file with the password for --to, where its URL has none
     #[arg(long, value_name = "FILE")]
     pub to_password_file: Option<PathBuf>,
+    /// Keep trying while a server is away, instead of giving up after 10 s
+    #[arg(long)]
+    pub wait: bool,
     /// Settings
     #[command(flatten)]
     pub common: Common,
@@ -51,8 +59,8 @@ pub async fn copy(args: &CopyArgs, settings: &Settings) -> anyhow::Result<bool> 
     if is_the_same(&from, &to) {
         return Err(Usage("--from and --to name the same store: there is nothing to copy".into()).into());
     }
-    let from = open("from", from, true).await?;
-    let to = open("to", to, false).await?;
+    let from = open("from", from, Use::Read, Limit::of(args.wait)).await?;
+    let to = open("to", to, Use::Write, Limit::of(args.wait)).await?;
     let bar = Bar::new();
     let copied = copy::copy(&from, &to, &mut |told| bar.told(told)).await;
     bar.0.finish_and_clear();
@@ -72,10 +80,10 @@ fn is_the_same(from: &Access<'_>, to: &Access<'_>) -> bool {
 fn report(copied: &Copied) -> anyhow::Result<bool> {
     say(&format!("copied {}, present {}, checked {}", copied.copied, copied.present, copied.checked))?;
     if copied.alike > 0 {
-        eprintln!(
+        note(&format!(
             "fpesa: {} of those present differ in something beside id, type, subject and data, such as their time: they stay as they are",
             copied.alike
-        );
+        ));
     }
     name(&copied.conflicts, "its id is another event's in the store that is copied to: not copied");
     name(&copied.lost, "it was written and is not to be found: does something remove it (keep.age, keep.count)?");
@@ -85,10 +93,10 @@ fn report(copied: &Copied) -> anyhow::Result<bool> {
 
 fn name(trouble: &Trouble, what: &str) {
     for id in &trouble.ids {
-        eprintln!("fpesa: {id}: {what}");
+        note(&format!("fpesa: {id}: {what}"));
     }
     if trouble.count > trouble.ids.len() as u64 {
-        eprintln!("fpesa: and {} more of these", trouble.count - trouble.ids.len() as u64);
+        note(&format!("fpesa: and {} more of these", trouble.count - trouble.ids.len() as u64));
     }
 }
 

@@ -2,10 +2,11 @@
 
 use serde_json::Value;
 
-use super::{say, show};
+use super::show;
 use crate::{
     docs,
     files::Disk,
+    output::say,
     route::{
         compile::{Compiled, compile},
         table::Table,

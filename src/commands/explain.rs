@@ -5,13 +5,14 @@ use std::{fs, io::Read as _, path::Path};
 use axum::body::Bytes;
 use serde_json::{Value, value::RawValue};
 
-use super::{paint::Paint, say, show};
+use super::{paint::Paint, show};
 use crate::{
     app::Usage,
     cli::Format,
     files::Disk,
     http::explain::{Asked, Explained, Sent, Verdict, explain as explain_request},
     json::indented,
+    output::say,
     route::{
         compile::{Compiled, compile},
         table::{Action, Route},

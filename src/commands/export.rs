@@ -1,12 +1,17 @@
 //! `fpesa export`: history as lines, oldest first.
 
-use std::io::{self, ErrorKind, Write as _};
-
 use clap::Args;
 use fpesa_workers::{lines, store::Walk};
 
-use super::stores::{PartFlags, open};
-use crate::{cli::Common, settings::Settings};
+use super::{
+    patience::Limit,
+    stores::{PartFlags, Use, open},
+};
+use crate::{
+    cli::Common,
+    output::{Reader, write_out},
+    settings::Settings,
+};
 
 /// Flags of `export`.
 #[derive(Debug, Args)]
@@ -14,6 +19,9 @@ pub struct ExportArgs {
     /// Which part
     #[command(flatten)]
     pub part: PartFlags,
+    /// Keep trying while a server is away, instead of giving up after 10 s
+    #[arg(long)]
+    pub wait: bool,
     /// Settings
     #[command(flatten)]
     pub common: Common,
@@ -28,19 +36,16 @@ pub const EXAMPLES: &str = "Examples:
 /// `fpesa export`: what is there when it begins, one event a line.
 pub async fn export(args: &ExportArgs, settings: &Settings) -> anyhow::Result<bool> {
     let part = args.part.part()?;
-    let store = open("store", settings.store_access(), true).await?;
+    let store = open("store", settings.store_access(), Use::Read, Limit::of(args.wait)).await?;
     let mut walk = Walk::start(store, part).await?;
-    let mut out = io::stdout().lock();
     let mut text = Vec::new();
     while let Some(events) = walk.next().await? {
         text.clear();
         for event in &events {
             lines::write(&event.text, &mut text);
         }
-        match out.write_all(&text).and_then(|()| out.flush()) {
-            // Whoever reads has enough, as `head` does.
-            Err(error) if error.kind() == ErrorKind::BrokenPipe => return Ok(true),
-            written => written?,
+        if write_out(&text)? == Reader::Gone {
+            break;
         }
     }
     Ok(true)

@@ -6,8 +6,12 @@ use anyhow::anyhow;
 use hyper::{Request, StatusCode};
 use serde_json::Value;
 
-use super::say;
-use crate::{ask, settings::Settings};
+use super::patience::Tried;
+use crate::{
+    ask,
+    output::{note, say},
+    settings::Settings,
+};
 
 /// A process that can do its work answers sooner.
 const ANSWER_WITHIN: Duration = Duration::from_secs(5);
@@ -15,9 +19,12 @@ const ANSWER_WITHIN: Duration = Duration::from_secs(5);
 /// Asks `/readyz` once, and prints what keeps the process from being ready.
 pub async fn health(settings: &Settings, url: Option<&str>) -> anyhow::Result<bool> {
     let base = ask::address(&url.map_or_else(|| local_url(settings), str::to_owned))?;
-    let asked = ask::gateway(&base, Request::get("/readyz"));
+    let asked = ask::once(&base, Request::get("/readyz"));
     let late = |_| anyhow!("{base} does not answer within {} s", ANSWER_WITHIN.as_secs());
-    let answer = tokio::time::timeout(ANSWER_WITHIN, asked).await.map_err(late)??;
+    let answer = match tokio::time::timeout(ANSWER_WITHIN, asked).await.map_err(late)?? {
+        Tried::Done(answer) => answer,
+        Tried::Away(why) => return Err(anyhow!("nothing answers at {base}: {why}")),
+    };
     if answer.status() == StatusCode::OK {
         say("ready")?;
         return Ok(true);
@@ -25,7 +32,7 @@ pub async fn health(settings: &Settings, url: Option<&str>) -> anyhow::Result<bo
     let state: Value = serde_json::from_slice(answer.body()).unwrap_or_default();
     let why = ["bus", "store", "degraded", "missing"].iter().filter(|key| !state[**key].is_null());
     let why: Vec<String> = why.map(|key| format!("{key}: {}", state[*key])).collect();
-    eprintln!("fpesa: {base} is not ready ({}) {}", answer.status().as_u16(), why.join(", "));
+    note(&format!("fpesa: {base} is not ready ({}) {}", answer.status().as_u16(), why.join(", ")));
     Ok(false)
 }
 

@@ -8,9 +8,10 @@ use std::{
 
 use anyhow::{Context as _, bail};
 
-use super::{say, show};
+use super::show;
 use crate::{
     import::{Imported, import as import_document},
+    output::say,
     route::problem::Source,
 };
 

@@ -15,8 +15,16 @@ use fpesa_workers::{
     store::{Appended, Store, patiently},
 };
 
-use super::{say, stores::open};
-use crate::{app::Usage, cli::Common, settings::Settings};
+use super::{
+    patience::Limit,
+    stores::{Use, open},
+};
+use crate::{
+    app::Usage,
+    cli::Common,
+    output::{note, say},
+    settings::Settings,
+};
 
 /// Most events, and about the most bytes, of one batch.
 const BATCH: usize = 1_000;
@@ -30,6 +38,9 @@ pub struct ImportEventsArgs {
     /// The file; - is the standard input
     #[arg(value_name = "FILE", default_value = "-")]
     pub file: PathBuf,
+    /// Keep trying while a server is away, instead of giving up after 10 s
+    #[arg(long)]
+    pub wait: bool,
     /// Settings
     #[command(flatten)]
     pub common: Common,
@@ -49,7 +60,7 @@ pub async fn import_events(args: &ImportEventsArgs, settings: &Settings) -> anyh
         let shown = args.file.display();
         Box::new(BufReader::new(File::open(&args.file).map_err(|error| Usage(format!("{shown}: {error}")))?))
     };
-    let store = open("store", settings.store_access(), false).await?;
+    let store = open("store", settings.store_access(), Use::Write, Limit::of(args.wait)).await?;
     let mut import = Import { store, batch: Vec::new(), bytes: 0, imported: 0, present: 0, refused: 0 };
     let mut number = 0_u64;
     loop {
@@ -117,7 +128,7 @@ impl Import {
 
     fn refuse(&mut self, number: u64, why: &str) {
         self.refused += 1;
-        eprintln!("fpesa: line {number}: {why}");
+        note(&format!("fpesa: line {number}: {why}"));
     }
 
     async fn write(&mut self) -> anyhow::Result<()> {

@@ -11,6 +11,7 @@ mod health;
 mod import;
 pub mod import_events;
 mod paint;
+pub mod patience;
 mod reload;
 pub mod replay;
 mod routes;
@@ -18,7 +19,7 @@ mod schema;
 mod stores;
 mod test;
 
-use std::io::{IsTerminal as _, Write as _};
+use std::io::IsTerminal as _;
 
 pub use broker::{definitions, permissions};
 pub use check::check;
@@ -32,21 +33,13 @@ pub use schema::schema;
 pub use stores::PartFlags;
 pub use test::test;
 
-use crate::route::problem::Problem;
-
-/// A line on stdout, where programs read it.
-pub(crate) fn say(line: &str) -> anyhow::Result<()> {
-    let mut out = std::io::stdout().lock();
-    writeln!(out, "{line}")?;
-    out.flush()?;
-    Ok(())
-}
+use crate::{output::note, route::problem::Problem};
 
 /// Problems for people, on stderr.
 pub(crate) fn show(problems: &[Problem]) {
     let colour = colour();
     for problem in problems {
-        eprintln!("{}", problem.render(colour));
+        note(&problem.render(colour));
     }
 }
 

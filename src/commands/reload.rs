@@ -3,16 +3,16 @@
 use anyhow::{Context as _, bail};
 use hyper::{Request, StatusCode};
 use serde::Deserialize;
-use url::Url;
 
-use super::say;
 use crate::{
     app::Usage,
-    ask,
+    ask::{self, Address},
+    commands::patience::Limit,
     files::Disk,
+    output::{note, say},
     reload::{Texts, change::Change, compile_noting},
     route::problem::{Place, Problem, Severity, Source},
-    settings::Settings,
+    settings::{Settings, mask_text},
 };
 
 /// What a gateway answers, of both kinds.
@@ -43,7 +43,7 @@ struct Told {
 pub async fn reload(settings: &Settings, urls: &[String], wait: bool) -> anyhow::Result<bool> {
     let listening = [format!("http://{}", settings.listen)];
     let urls = if urls.is_empty() { &listening[..] } else { urls };
-    let urls: Vec<Url> = urls.iter().map(|url| ask::address(url)).collect::<Result<_, Usage>>()?;
+    let urls: Vec<Address> = urls.iter().map(|url| ask::address(url)).collect::<Result<_, Usage>>()?;
     let mut good = true;
     let mut digests = Vec::new();
     for url in &urls {
@@ -54,7 +54,7 @@ pub async fn reload(settings: &Settings, urls: &[String], wait: bool) -> anyhow:
             }
             Err(error) if error.is::<Usage>() => return Err(error),
             Err(error) => {
-                eprintln!("fpesa: {error:#}");
+                note(&mask_text(&format!("fpesa: {error:#}")));
                 good = false;
             }
         }
@@ -63,20 +63,21 @@ pub async fn reload(settings: &Settings, urls: &[String], wait: bool) -> anyhow:
     if let Some((first, digest)) = digests.first()
         && let Some((other, _)) = digests.iter().find(|(_, other)| other != digest)
     {
-        eprintln!("fpesa: {first} and {other} have different files: bring them to the same, and reload again");
+        note(&format!("fpesa: {first} and {other} have different files: bring them to the same, and reload again"));
         good = false;
     }
     Ok(good)
 }
 
 /// Asks one: whether its files are in force, and their digest.
-async fn one(settings: &Settings, url: &Url, wait: bool) -> anyhow::Result<(bool, Option<String>)> {
-    let shown = url.as_str().trim_end_matches('/');
-    let mut request = Request::post("/reload").header("content-length", "0");
-    if !wait {
-        request = request.header("prefer", "respond-async");
-    }
-    let response = ask::gateway(url, request).await?;
+async fn one(settings: &Settings, url: &Address, wait: bool) -> anyhow::Result<(bool, Option<String>)> {
+    let shown = url.to_string();
+    let request = || {
+        let request = Request::post("/reload").header("content-length", "0");
+        if wait { request } else { request.header("prefer", "respond-async") }
+    };
+    // `--wait` waits for the reload here, not for the gateway.
+    let response = ask::gateway(url, request, &mut ask::patience(url, Limit::Short)).await?;
     if !matches!(response.status(), StatusCode::OK | StatusCode::ACCEPTED | StatusCode::CONFLICT) {
         bail!("{shown}/reload answers {}: is this a gateway of fpesa?", response.status());
     }
@@ -90,16 +91,16 @@ async fn one(settings: &Settings, url: &Url, wait: bool) -> anyhow::Result<(bool
     let ours = compile_noting(&Disk::new(&settings.routes)).1;
     let same = ours.digest == answer.digest;
     for problem in &answer.problems {
-        eprintln!("{}", problem.render(&settings.routes, same.then_some(&ours)));
+        note(&problem.render(&settings.routes, same.then_some(&ours)));
     }
     if response.status() == StatusCode::CONFLICT {
-        eprintln!("fpesa: {shown} did not reload: generation {generation} stays in force");
+        note(&format!("fpesa: {shown} did not reload: generation {generation} stays in force"));
         return Ok((false, Some(answer.digest)));
     }
     let change = if generation == 1 { "as it was started".to_owned() } else { answer.change.to_string() };
     say(&format!("{shown}: generation {generation} is in force: {change}"))?;
     if !same && ours.table.is_some() {
-        eprintln!("fpesa: note that {shown} reads other files than {}", settings.routes.display());
+        note(&format!("fpesa: note that {shown} reads other files than {}", settings.routes.display()));
     }
     Ok((true, Some(answer.digest)))
 }

@@ -20,8 +20,8 @@ use time::{OffsetDateTime, format_description::well_known::Rfc3339};
 use tokio::task::unconstrained;
 
 use super::{
-    say,
-    stores::{PartFlags, open},
+    patience::{Limit, Patience, Tried},
+    stores::{PartFlags, Use, open},
 };
 use crate::{
     app::Usage,
@@ -31,7 +31,8 @@ use crate::{
     },
     cli::Common,
     message::{APP_ID, CLOUDEVENT, HeaderValue, Headers, Message, Outcome, Properties},
-    settings::Settings,
+    output::{note, say},
+    settings::{Settings, mask_urls},
     topology::{Arguments, Declare, Exchange, Topology},
 };
 
@@ -61,6 +62,9 @@ pub struct ReplayArgs {
     /// Which part
     #[command(flatten)]
     pub part: PartFlags,
+    /// Keep trying while a server is away, instead of giving up after 10 s
+    #[arg(long)]
+    pub wait: bool,
     /// Settings
     #[command(flatten)]
     pub common: Common,
@@ -91,10 +95,12 @@ pub async fn replay(args: &ReplayArgs, settings: &Settings) -> anyhow::Result<bo
         return Err(Usage(format!("an exchange's name and a routing key have at most {LONGEST_KEY} bytes")).into());
     }
     let options = Options::of(settings).map_err(Usage)?;
-    let store = open("store", settings.store_access(), true).await?;
+    let limit = Limit::of(args.wait);
+    let store = open("store", settings.store_access(), Use::Read, limit).await?;
     let mut walk = Walk::start(store, part).await?;
     let bus = Amqp::connect(options);
-    look_for(&*bus, &args.to_exchange).await?;
+    let broker = format!("the broker {}", mask_urls(settings.bus.expose()));
+    Patience::new(broker, limit).until(|| look_for(&*bus, &args.to_exchange)).await?;
     let mut replay = Replay { args, bus, counts: BTreeMap::new(), next: Instant::now() };
     let ended = replay.run(&mut walk).await;
     replay.bus.close().await;
@@ -108,11 +114,12 @@ pub async fn replay(args: &ReplayArgs, settings: &Settings) -> anyhow::Result<bo
 const WORDS: [&str; 5] = ["routed", "rejected", "unroutable", "not-sent", "unknown"];
 
 /// A publish to an exchange that is not there breaks the link: it is looked for first.
-async fn look_for(bus: &dyn Bus, name: &str) -> anyhow::Result<()> {
+async fn look_for(bus: &dyn Bus, name: &str) -> anyhow::Result<Tried<()>> {
     let exchange = Exchange { kind: "topic".into(), arguments: Arguments::new(), declare: Declare::Passive };
     let exchanges = if name.is_empty() { BTreeMap::new() } else { BTreeMap::from([(name.to_owned(), exchange)]) };
     match bus.declare(&Topology { exchanges, ..Topology::default() }).await {
-        Ok(()) => Ok(()),
+        Ok(()) => Ok(Tried::Done(())),
+        Err(BusError::Down(why)) => Ok(Tried::Away(why)),
         Err(BusError::Topology(_)) => {
             bail!("there is no exchange `{name}` on the broker, or its user may not look: declare it first")
         }
@@ -218,7 +225,7 @@ impl Replay<'_> {
         };
         *self.counts.entry(word).or_default() += 1;
         if !why.is_empty() {
-            eprintln!("fpesa: {} ({}): {word}: {why}", event.id, time_of(event));
+            note(&format!("fpesa: {} ({}): {word}: {why}", event.id, time_of(event)));
         }
     }
 }

@@ -2,9 +2,10 @@
 
 use std::path::Path;
 
-use super::{say, show};
+use super::show;
 use crate::{
     files::Disk,
+    output::say,
     route::{
         compile::{Compiled, compile},
         table::Action,

@@ -11,8 +11,14 @@ use fpesa_workers::{
     event::micros,
     store::{self, Access, Part, Store, StoreError},
 };
+use uuid::Uuid;
 
-use crate::{app::Usage, units};
+use super::patience::{Limit, Patience, Tried};
+use crate::{
+    app::Usage,
+    settings::{check_store_url, mask_text, mask_urls},
+    units,
+};
 
 /// Which part of history; everything when nothing is given.
 #[derive(Debug, Args)]
@@ -54,19 +60,44 @@ fn time(flag: &str, text: &str) -> Result<i64, Usage> {
     Ok(micros(now) - micros(ago))
 }
 
-/// Opens the store that `flag` names. One that is read from must be there: it is not made.
-pub(super) async fn open(flag: &str, access: Access<'_>, reads: bool) -> Result<Arc<dyn Store>, anyhow::Error> {
-    if let Some(folder) = access.folder().filter(|_| reads && !access.exists()) {
+/// What is done with a store.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Use {
+    /// It must be there: an embedded one is not made.
+    Read,
+    /// It is made where it is not there.
+    Write,
+}
+
+/// Opens the store that `flag` names. One whose server is away is waited for.
+pub(super) async fn open(flag: &str, access: Access<'_>, usage: Use, limit: Limit) -> anyhow::Result<Arc<dyn Store>> {
+    let shown = mask_urls(access.url);
+    check_store_url(access.url).map_err(|why| Usage(format!("--{flag}: `{shown}`: {why}")))?;
+    if let Some(folder) = access.folder().filter(|_| usage == Use::Read && !access.exists()) {
         return Err(Usage(format!(
             "--{flag}: there is no store in {}: `embedded:` means --data-dir, `embedded:/some/folder` another one",
             folder.display()
         ))
         .into());
     }
-    store::open(access).await.map_err(|error| match error {
-        StoreError::Settings(why) => Usage(format!("--{flag}: {why}")).into(),
+    let told = |error| match error {
+        StoreError::Settings(why) => Usage(format!("--{flag}: {}", mask_text(&why))).into(),
         error => anyhow::Error::from(error).context(format!("--{flag}")),
-    })
+    };
+    let store = store::open(access).await.map_err(told)?;
+    let look = || async {
+        let there = match usage {
+            Use::Read => store.get(&Uuid::nil()).await.map(drop),
+            Use::Write => store.check().await,
+        };
+        match there {
+            Ok(()) => Ok(Tried::Done(())),
+            Err(StoreError::Away(why)) => Ok(Tried::Away(mask_text(&why))),
+            Err(error) => Err(told(error)),
+        }
+    };
+    Patience::new(format!("the store {shown}"), limit).until(look).await?;
+    Ok(store)
 }
 
 /// The password that a file holds.

@@ -2,11 +2,12 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{paint::Paint, say, show};
+use super::{paint::Paint, show};
 use crate::{
     cases::{self, Case, Difference},
     files::{self, Disk},
     http::explain::explain,
+    output::say,
     route::{
         compile::{Compiled, compile},
         problem::{Place, Problem, Source},

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 
 use serde_json::{Map, Value as Json, json};
 
-use crate::settings::Settings;
+use crate::settings::{Settings, bus_addresses};
 
 /// The bus's name among the servers; further nodes are `bus-2` and so on.
 pub const BUS: &str = "bus";
@@ -79,25 +79,18 @@ fn reached(listen: SocketAddr) -> String {
     }
 }
 
-/// Hosts with their ports of `amqp://u:p@h1,h2:5673/v` and `amqp://u:p@h1/v,amqp://u:p@h2/v` alike.
+/// Hosts with their ports, as the setting `bus` names them.
 fn hosts(bus: &str) -> Vec<String> {
-    let host = |part: &str| {
-        let rest = part.split_once("://").map_or(part, |(_, rest)| rest);
-        let authority = rest.split(['/', '?']).next().unwrap_or("");
-        authority.rsplit_once('@').map_or(authority, |(_, host)| host).to_owned()
-    };
-    bus.split(',').map(host).filter(|host| !host.is_empty()).collect()
+    let addresses = bus_addresses(bus).unwrap_or_default();
+    addresses.into_iter().map(|address| address.authority).filter(|authority| !authority.is_empty()).collect()
 }
 
 /// The virtual host of the bus.
 pub fn vhost(settings: &Settings) -> String {
-    let bus = settings.bus.expose();
-    let rest = bus.rsplit(',').next().map_or("", |last| last.split_once("://").map_or(last, |(_, rest)| rest));
-    let path = rest.split('?').next().and_then(|rest| rest.split_once('/')).map_or("", |(_, path)| path);
-    match percent_encoding::percent_decode_str(path).decode_utf8_lossy().as_ref() {
-        _ if settings.bus_is_embedded() => "/".into(),
-        "" => "/".into(),
-        vhost => vhost.into(),
+    let addresses = bus_addresses(settings.bus.expose()).unwrap_or_default();
+    match addresses.first() {
+        Some(address) if !settings.bus_is_embedded() => address.vhost.clone(),
+        _ => "/".into(),
     }
 }
 

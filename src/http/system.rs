@@ -20,7 +20,7 @@ use super::{
     table,
     vitals::{asks_for_all, healthy, json_answer},
 };
-use crate::route::table::trimmed;
+use crate::{route::table::trimmed, settings::bus_addresses};
 
 /// Whether a path is one of the gateway's own, and whether it takes the method; `None` for all others.
 pub fn own(method: &Method, path: &str) -> Option<Result<(), Problem>> {
@@ -97,6 +97,7 @@ fn feed_document(gateway: &Gateway) -> Value {
 
 /// The first host of the bus's URL.
 fn bus_host(bus: &str) -> String {
-    let first = bus.split(',').next().unwrap_or("");
-    url::Url::parse(first).ok().and_then(|url| url.host_str().map(str::to_owned)).unwrap_or_else(|| "localhost".into())
+    let first = bus_addresses(bus).ok().and_then(|addresses| addresses.into_iter().next());
+    let host = first.map(|address| address.host).filter(|host| !host.is_empty());
+    host.map_or_else(|| "localhost".into(), |host| if host.contains(':') { format!("[{host}]") } else { host })
 }

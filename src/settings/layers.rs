@@ -170,12 +170,22 @@ impl YamlFile {
         let name = path.display().to_string();
         let text = fs::read_to_string(path).map_err(|error| SettingsError(format!("{name} can't be read: {error}")))?;
         let source = Source { name: name.as_str().into(), text: text.as_str().into() };
+        let shown = Source { name: source.name.clone(), text: without_values(&text).into() };
         let mut values = Values::default();
         if text.lines().all(|line| line.trim().is_empty() || line.trim_start().starts_with('#')) {
             return Ok(Self { name, dict: values.0 });
         }
-        let problem = |problem: Problem| SettingsError(problem.render(false));
-        let root = yaml::parse(&source).map_err(|error| problem(*error))?;
+        let problem = |mut problem: Problem| {
+            problem.source = shown.clone();
+            SettingsError(problem.render(false))
+        };
+        let root = yaml::parse(&source).map_err(|mut error| {
+            // The parser's own words may quote what stands there.
+            if let Some(end) = error.message.find(": ") {
+                error.message.truncate(end);
+            }
+            problem(*error)
+        })?;
         let mut found = BTreeMap::new();
         flatten(&root, "", &mut found);
         for (key, node) in &found {
@@ -191,8 +201,10 @@ impl YamlFile {
                     continue;
                 }
                 serde_json::Value::Number(number) if !NOT_TEXT.contains(&key.as_str()) => {
+                    let what =
+                        if FROM_FILE.contains(&key.as_str()) { "a number".to_owned() } else { number.to_string() };
                     return Err(problem(
-                        Problem::at(&source, node.0.at, "wrong-type", format!("`{key}` must be text, not {number}"))
+                        Problem::at(&source, node.0.at, "wrong-type", format!("`{key}` must be text, not {what}"))
                             .hint("put it in quotes"),
                     ));
                 }
@@ -202,6 +214,21 @@ impl YamlFile {
         }
         Ok(Self { name, dict: values.0 })
     }
+}
+
+/// A settings file as it may be shown: only lines of keys that hold no secret have their values. A key that is not known
+/// may be meant as one that does.
+fn without_values(text: &str) -> String {
+    let line = |line: &str| {
+        let Some((key, _)) = line.split_once(':') else { return String::new() };
+        let name = key.trim();
+        let is_open = |known: &&str| {
+            let secret = FROM_FILE.contains(known) || known.contains("password") || known.starts_with("feed");
+            !secret && (*known == name || known.split('.').any(|part| part == name))
+        };
+        if known_keys().iter().any(is_open) && !line.contains("://") { line.to_owned() } else { format!("{key}: ***") }
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 type Found<'n> = BTreeMap<String, (&'n Node, Place)>;
@@ -238,12 +265,8 @@ impl Environment {
         let mut values = Values::default();
         for (name, value) in vars {
             let Some(rest) = name.strip_prefix("FPESA_") else { continue };
-            // What the tests are told is no setting.
-            if rest.starts_with("TEST_") {
-                continue;
-            }
-            // Ours too, but of the tests and the build.
-            if rest.starts_with("TEST_") || rest == "BIN" {
+            // Of the tests and the build.
+            if rest.starts_with("TEST_") || rest == "BIN" || is_service_link(rest, &value) {
                 continue;
             }
             let key = rest.to_lowercase().replace("__", ".");
@@ -257,6 +280,29 @@ impl Environment {
         }
         Ok(Self(values.0))
     }
+}
+
+/// Whether Kubernetes or Docker made a variable for a service whose name is `fpesa` or begins with `fpesa-`:
+/// `[X_]SERVICE_HOST`, `[X_]SERVICE_PORT[_NAME]` and `[X_]PORT[_N_PROTOCOL[_PROTO|_PORT|_ADDR]]`, with what they put there.
+fn is_service_link(rest: &str, value: &str) -> bool {
+    const PROTOCOLS: [&str; 3] = ["TCP", "UDP", "SCTP"];
+    let is_number = |text: &str| !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
+    let is_address = |text: &str| {
+        text.split_once("://").is_some_and(|(scheme, _)| PROTOCOLS.contains(&scheme.to_ascii_uppercase().as_str()))
+    };
+    let words: Vec<&str> = rest.split('_').collect();
+    if words.iter().any(|word| !word.bytes().all(|byte| byte.is_ascii_uppercase() || byte.is_ascii_digit())) {
+        return false;
+    }
+    // The service's own name may hold the same words: any place where they begin will do.
+    (0..words.len()).any(|at| match &words[at..] {
+        ["SERVICE", "HOST"] => true,
+        ["SERVICE", "PORT", ..] => is_number(value),
+        ["PORT"] => is_address(value),
+        ["PORT", port, protocol] => is_number(port) && PROTOCOLS.contains(protocol) && is_address(value),
+        ["PORT", port, protocol, "PROTO" | "PORT" | "ADDR"] => is_number(port) && PROTOCOLS.contains(protocol),
+        _ => false,
+    })
 }
 
 impl Provider for Environment {

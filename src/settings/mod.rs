@@ -7,19 +7,25 @@ use std::{
     time::Duration,
 };
 
-use figment::{Figment, value::Value};
+use figment::{
+    Figment,
+    error::{Actual, Kind},
+    value::Value,
+};
 use fpesa_workers::{retention, store};
 use ipnet::IpNet;
 use serde::{Deserialize, Deserializer, Serialize, de};
 
 use crate::{http::head::is_host, units};
 
+mod address;
 mod layers;
 mod memory;
 mod secret;
 
+pub use address::{BusAddress, bus_addresses, check_store_url, mask_line, mask_text, mask_urls};
 pub use memory::MemoryShare;
-pub use secret::{Secret, mask_urls};
+pub use secret::Secret;
 
 use layers::{Defaults, Environment, FILE, FlagLayer, KEYS, YamlFile};
 
@@ -236,7 +242,7 @@ impl Effective {
             let secret = matches!(key, "bus" | "store" | "bus_password" | "store_password" | "feed.password");
             let shown = match &value {
                 Value::String(_, text) if secret => Secret::from(text.as_str()).masked(),
-                Value::String(_, text) => text.clone(),
+                Value::String(_, text) => mask_urls(text),
                 Value::Num(_, number) => number.to_u128().map_or_else(|| format!("{number:?}"), |n| n.to_string()),
                 Value::Array(_, items) => {
                     let items: Vec<&str> = items.iter().filter_map(Value::as_str).collect();
@@ -289,18 +295,22 @@ impl Settings {
         };
         if bus != "embedded:" && !any_of(bus, &["amqp://", "amqps://"]) {
             return Err(SettingsError(format!(
-                "bus: `{}` is none that is known: use embedded:, or amqp://user@host:5672/vhost (amqps:// with TLS)",
-                mask_urls(bus)
+                "unknown bus URL `{}`: expected embedded:, or amqp://user@host:5672/vhost (amqps:// with TLS)",
+                self.bus.masked()
             )));
+        }
+        if bus != "embedded:" {
+            bus_addresses(bus).map_err(SettingsError)?;
         }
         let store = self.store.expose();
         let networked = ["mongodb://", "mongodb+srv://", "postgres://", "postgresql://"];
         if !store.starts_with("embedded:") && !any_of(store, &networked) {
             return Err(SettingsError(format!(
-                "store: `{}` is none that is known: use embedded: (or embedded:/some/folder), mongodb:// or postgres://",
-                mask_urls(store)
+                "unknown store URL `{}`: expected embedded: (or embedded:/some/folder), mongodb:// or postgres://",
+                self.store.masked()
             )));
         }
+        check_store_url(store).map_err(|why| SettingsError(format!("store: `{}`: {why}", mask_urls(store))))?;
         for (name, limit) in [
             ("limits.max_in_flight", self.limits.max_in_flight),
             ("limits.max_calls", self.limits.max_calls),
@@ -394,5 +404,10 @@ fn told(error: &figment::Error, figment: &Figment) -> String {
     let from =
         first.metadata.as_ref().or_else(|| figment.find_metadata(&key)).map_or("", |metadata| metadata.name.as_ref());
     let place = if from.is_empty() { String::new() } else { format!(" (from {from})") };
-    format!("{key}: {}{place}", first.kind)
+    // Text where something else belongs may be a secret that went astray.
+    let what = match &first.kind {
+        Kind::InvalidType(Actual::Str(_), expected) => format!("expected {expected}, not text"),
+        kind => mask_text(&kind.to_string()),
+    };
+    format!("{key}: {what}{place}")
 }

@@ -122,11 +122,12 @@ async fn what_stands_in_the_way_is_told() {
         assert!(stderr.contains(why) && !stderr.contains("s3cret"), "{args:?}: {stderr}");
     }
     assert!(!first.path().join("typo").exists(), "reading makes no store");
-    // A server that is away is told at once.
+    // A server that is away is told at once, and waited for.
     let away = ["copy", "--from", "postgres://u@127.0.0.1:1/d", "--to", &b, "--from-password-file", &file];
     let (status, _, stderr) = run(&away).await;
     assert_eq!(status, 1, "{stderr}");
-    assert!(stderr.contains("copied from") && !stderr.contains("s3cret"), "{stderr}");
+    assert!(stderr.contains("waiting for the store postgres://u@127.0.0.1:1/d"), "{stderr}");
+    assert!(stderr.contains("is away") && !stderr.contains("s3cret"), "{stderr}");
 }
 
 #[tokio::test]

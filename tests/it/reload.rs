@@ -364,8 +364,8 @@ async fn reload_waits_for_what_is_on_disk_and_tells_it() {
     drop(other);
     let (status, _, stderr) = reload(&["--wait", "--listen", "127.0.0.1:1"]).run().await;
     assert_eq!(status, 1);
-    assert!(stderr.contains("no gateway answers at http://127.0.0.1:1"), "{stderr}");
-    for (url, told) in [("nowhere", "is no address"), ("https://127.0.0.1:1", "inner address")] {
+    assert!(stderr.contains("the gateway at http://127.0.0.1:1 is away"), "{stderr}");
+    for (url, told) in [("nowhere", "is not an address"), ("https://127.0.0.1:1", "inner address")] {
         let (status, _, stderr) = reload(&["--wait", "--url", url]).run().await;
         assert_eq!(status, 2);
         assert!(stderr.contains(told), "{stderr}");

@@ -20,6 +20,7 @@ pub mod history;
 pub mod lines;
 pub mod memory;
 pub mod persist;
+pub mod private;
 pub mod retention;
 pub mod store;
 pub mod topic;

@@ -16,7 +16,7 @@ use super::{
 };
 use crate::{
     bus::ReplyLimits,
-    settings::{Secret, Settings},
+    settings::{BusAddress, Settings, bus_addresses, mask_urls},
     topology::Version,
 };
 
@@ -180,8 +180,7 @@ impl Login {
         let text = settings.bus.expose();
         let address = addresses(text)?.into_iter().next().ok_or("bus: no address is given")?;
         // The URL's parser fills in a password where none is written.
-        let authority = text.split("://").nth(1).unwrap_or("").split(['/', ',']).next().unwrap_or("");
-        let written = authority.rsplit_once('@').is_some_and(|(user, _)| user.contains(':'));
+        let written = bus_addresses(text)?.first().is_some_and(|address| address.has_password);
         let password = match &settings.bus_password {
             Some(password) => Some(password.expose().to_owned()),
             None => written.then(|| address.authority.userinfo.password.clone()),
@@ -190,42 +189,19 @@ impl Login {
     }
 }
 
-/// `amqp://u:p@h1:5672,h2:5673/v` and `amqp://u:p@h1/v,amqp://u:p@h2/v` alike.
+/// The addresses of the setting `bus`.
 fn addresses(text: &str) -> Result<Vec<AMQPUri>, String> {
-    let mut addresses: Vec<AMQPUri> = Vec::new();
-    let masked = || Secret::from(text).masked();
-    // The path of a list of hosts stands at its end and counts for all.
-    let path = text.rsplit(',').next().and_then(|last| {
-        let rest = last.split_once("://").map_or(last, |(_, rest)| rest);
-        rest.find(['/', '?']).map(|at| &rest[at..])
-    });
-    let mut prefix = String::new();
-    for part in text.split(',') {
-        let mut url = if part.contains("://") {
-            let (scheme, rest) = part.split_once("://").unwrap_or_default();
-            prefix = match rest.rsplit_once('@') {
-                Some((user, _)) => format!("{scheme}://{user}@"),
-                None => format!("{scheme}://"),
-            };
-            part.to_owned()
-        } else {
-            format!("{prefix}{part}")
-        };
-        let authority = url.split_once("://").map_or("", |(_, rest)| rest);
-        if !authority.contains(['/', '?']) {
-            url.push_str(path.unwrap_or("/"));
-        }
-        // An empty vhost is written `/` here: the default one, which AMQP URIs spell `%2f`.
-        let url = if url.ends_with('/') { format!("{url}%2f") } else { url };
-        let mut address: AMQPUri = url.parse().map_err(|_| {
-            format!("bus: `{}` can't be read: write it as in amqp://user:password@host:5672/vhost", masked())
+    let uri = |address: BusAddress| {
+        let mut uri: AMQPUri = address.url.parse().map_err(|_| {
+            format!("bus: `{}` can't be read: write it as in amqp://user:password@host:5672/vhost", mask_urls(text))
         })?;
-        address.query.heartbeat = Some(address.query.heartbeat.unwrap_or(HEARTBEAT));
-        address.query.frame_max =
-            address.query.frame_max.map(|size| if size == 0 { 0 } else { size.max(MIN_FRAME_BYTES) });
-        addresses.push(address);
-    }
-    Ok(addresses)
+        // The parser takes an IPv6 address for no host at all.
+        uri.authority.host = address.host;
+        uri.query.heartbeat = Some(uri.query.heartbeat.unwrap_or(HEARTBEAT));
+        uri.query.frame_max = uri.query.frame_max.map(|size| if size == 0 { 0 } else { size.max(MIN_FRAME_BYTES) });
+        Ok(uri)
+    };
+    bus_addresses(text)?.into_iter().map(uri).collect()
 }
 
 /// Runs `link` again and again until `stop`, which ends the link as well, with full-jitter pauses that grow while it fails at

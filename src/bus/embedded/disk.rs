@@ -3,6 +3,7 @@
 use std::{path::Path, time::Duration};
 
 use bytes::Bytes;
+use fpesa_workers::private;
 use rusqlite::{Connection, Row, TransactionBehavior, params, types::ValueRef};
 
 use super::{
@@ -20,6 +21,7 @@ const SCHEMA: i64 = 1;
 /// Opens the file, or makes it; the error is a sentence.
 pub(super) fn open(path: &Path) -> Result<Connection, String> {
     let unusable = |error: rusqlite::Error| format!("bus.db can't be used: {error}");
+    private::file(path).map_err(|error| format!("bus.db can't be used: {error}"))?;
     let mut connection = Connection::open(path).map_err(unusable)?;
     let prepared = (|| {
         connection.busy_timeout(Duration::from_secs(2))?;

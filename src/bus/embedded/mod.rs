@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    fs::{self, File, TryLockError},
+    fs::{File, TryLockError},
     io::{Read as _, Seek as _, Write as _},
     path::Path,
     sync::{
@@ -14,6 +14,7 @@ use std::{
 };
 
 use async_trait::async_trait;
+use fpesa_workers::private;
 use tokio::sync::{Semaphore, oneshot};
 use uuid::Uuid;
 
@@ -84,7 +85,7 @@ impl Embedded {
         on_topic: impl Fn(&Message) + Send + Sync + 'static,
     ) -> Result<Arc<Self>, BusError> {
         let settings = |why: String| BusError::Settings(format!("data folder {}: {why}", folder.display()));
-        fs::create_dir_all(folder).map_err(|error| settings(format!("it can't be made: {error}")))?;
+        private::folder(folder).map_err(|error| settings(format!("it can't be made: {error}")))?;
         let lock = lock(folder).map_err(settings)?;
         let mut connection = disk::open(&folder.join("bus.db")).map_err(settings)?;
         let broker = disk::load(&mut connection).map_err(|error| settings(format!("bus.db can't be read: {error}")))?;
@@ -123,13 +124,7 @@ impl Embedded {
 /// The lock file of a folder, held; the error is a sentence.
 fn lock(folder: &Path) -> Result<File, String> {
     let path = folder.join("fpesa.lock");
-    let mut file = File::options()
-        .read(true)
-        .write(true)
-        .create(true)
-        .truncate(false)
-        .open(&path)
-        .map_err(|error| format!("{} can't be written: {error}", path.display()))?;
+    let mut file = private::file(&path).map_err(|error| format!("{} can't be written: {error}", path.display()))?;
     match file.try_lock() {
         Ok(()) => {
             // Who holds it is a help for people; the lock itself is the kernel's.

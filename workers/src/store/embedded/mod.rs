@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags, OptionalExtension as _};
 use uuid::Uuid;
 
 use super::{Appended, Cursor, Page, PageQuery, Store, StoreError};
-use crate::event::Event;
+use crate::{event::Event, private};
 
 mod read;
 mod write;
@@ -32,8 +32,9 @@ impl Embedded {
     /// Opens `store.db` in `folder`, or makes both.
     pub fn open(folder: &Path) -> Result<Self, StoreError> {
         let settings = |why: String| StoreError::Settings(format!("data folder {}: {why}", folder.display()));
-        std::fs::create_dir_all(folder).map_err(|error| settings(format!("it can't be made: {error}")))?;
+        private::folder(folder).map_err(|error| settings(format!("it can't be made: {error}")))?;
         let path = folder.join(FILE);
+        private::file(&path).map_err(|error| settings(format!("store.db can't be opened: {error}")))?;
         let mut connection =
             Connection::open(&path).map_err(|error| settings(format!("store.db can't be opened: {error}")))?;
         prepare(&mut connection).map_err(|error| match error {
