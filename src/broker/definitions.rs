@@ -10,8 +10,8 @@ use crate::{
     topology::{Declare, Queue, QueueKind, Topology, Version},
 };
 
-/// What one stalled browser may cost the broker: the oldest messages go first.
-const FEED_MESSAGES: u64 = 1_000;
+/// What one stalled browser may cost the broker, in bytes: the oldest messages go first. Bytes alone: a browser that reads a
+/// burst of small messages slowly gets as many of them as fit.
 const FEED_BYTES: u64 = 4 * 1024 * 1024;
 
 /// What is known of the broker that definitions are for.
@@ -51,13 +51,20 @@ pub fn definitions(settings: &Settings, table: &Table, broker: Broker) -> Result
         return Err(missing("feed.username must not be the user of `bus`: browsers get it, and it may only read"));
     }
     let vhost = &login.vhost;
-    let own = format!("{FEED_QUEUES}.*$");
+    // From RabbitMQ 4 on, a subscriber at QoS 0 is fed from its connection's mailbox, which no policy bounds: one stalled
+    // browser cost a node hundreds of megabytes. So browsers may have queues for QoS 1 alone, unless the broker is older.
+    let queues_of =
+        if broker.version.is_some_and(|version| (1..4).contains(&version.major)) { ".*$" } else { ".*qos1$" };
+    let own = format!("{FEED_QUEUES}{queues_of}");
     let user = |name: &str, password: &str| {
         json!({ "name": name, "password_hash": hash(password),
                 "hashing_algorithm": "rabbit_password_hashing_sha256", "tags": "" })
     };
     let mut notes = Vec::new();
-    let mut users = vec![user(browser, look)];
+    let mut browsers = user(browser, look);
+    // Together with FEED_BYTES it bounds what all browsers cost.
+    browsers["limits"] = json!({ "max-connections": settings.limits.feed_sessions });
+    let mut users = vec![browsers];
     let mut permissions = vec![json!({
         "user": browser, "vhost": vhost, "configure": own, "write": own,
         "read": format!("^(mqtt-subscription-.*|{})$", FEED_EXCHANGE.replace('.', "\\."))
@@ -99,7 +106,7 @@ pub fn definitions(settings: &Settings, table: &Table, broker: Broker) -> Result
         ],
         "policies": [
             { "vhost": vhost, "name": "fpesa-feed", "pattern": FEED_QUEUES, "apply-to": "queues", "priority": 0,
-              "definition": { "max-length": FEED_MESSAGES, "max-length-bytes": FEED_BYTES, "overflow": "drop-head" } },
+              "definition": { "max-length-bytes": FEED_BYTES, "overflow": "drop-head" } },
         ],
         "exchanges": exchanges(topology, vhost),
         "queues": queues(topology, vhost, version),

@@ -486,6 +486,11 @@ pub async fn by_the_real_plugin(app: &App, rabbit: &Rabbit) {
         let answer = packets.next(&mut socket).await;
         assert_eq!(matches!(answer, Some(v3::Packet::SubscribeAck { .. })), granted, "{filter}: {answer:?}");
     }
+    // At QoS 0 a stalled browser would be bounded by nothing on RabbitMQ 4: its user may not make such a queue.
+    let (mut socket, mut packets) = come("at-most-once").await;
+    send(&mut socket, subscribe("messages/#", QoS::AtMostOnce)).await;
+    let answer = packets.next(&mut socket).await;
+    assert!(!matches!(answer, Some(v3::Packet::SubscribeAck { .. })), "{answer:?}");
     // A browser that publishes is cut, and nobody gets what it sent.
     let (mut listener, mut heard) = come("listener").await;
     send(&mut listener, subscribe("messages/#", QoS::AtLeastOnce)).await;
@@ -522,6 +527,6 @@ async fn a_stalled_one_costs_a_bounded_amount(app: &App, rabbit: &Rabbit, stalle
     let line = listed.lines().find(|line| line.starts_with("mqtt-subscription-stalled")).expect("the browser's queue");
     let numbers: Vec<u64> = line.split('\t').skip(1).map(|number| number.parse().unwrap()).collect();
     println!("a stalled browser's queue: {} messages, {} bytes", numbers[0], numbers[1]);
-    assert!(numbers[0] > 0 && numbers[0] <= 1_000, "{line}");
+    assert!(numbers[0] > 0, "{line}");
     assert!(numbers[1] <= 5 * 1024 * 1024, "{line}");
 }

@@ -1,6 +1,6 @@
-//! RabbitMQ (AMQP 0-9-1): publishing and consuming by sessions of our own, declaring and looking by lapin. Each role has a
-//! connection and a supervisor of its own: a link that breaks is dropped whole and made anew, and what was under way on it
-//! is told to be unknown. No type of lapin's leaves this room.
+//! RabbitMQ (AMQP 0-9-1) by sessions of our own on the library's frames; lapin connects and reads URLs. Each role has a
+//! connection and a supervisor of its own: a link that breaks is dropped whole and made anew, and the outcome of what was
+//! under way on it is unknown. No type of lapin's leaves this module.
 
 use std::{
     collections::{BTreeMap, BTreeSet},
