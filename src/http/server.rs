@@ -4,6 +4,7 @@ use std::{
     convert::Infallible,
     future::poll_fn,
     io,
+    net::SocketAddr,
     pin::Pin,
     sync::Arc,
     task::Poll,
@@ -14,9 +15,10 @@ use axum::{
     body::Body,
     http::{HeaderValue, Request, Response, StatusCode, header},
 };
-use futures::FutureExt as _;
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::rt::TokioIo;
+#[cfg(target_os = "linux")]
+use socket2::SockFilter;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -108,8 +110,10 @@ where
             },
         };
         let place = tokio::select! {
-            () = shutdown.cancelled() => break,
+            // What is accepted is served where there is a place, though nothing more is accepted from now on.
+            biased;
             place = place(&connections, peer.ip()) => place,
+            () = shutdown.cancelled() => break,
         };
         let Some(place) = place else {
             if let Some(times) = refused.pass(1) {
@@ -121,12 +125,11 @@ where
     }
     connections.close_after_answers();
     // A client whose connection the system has established already may have sent its request: it is answered.
-    while let Some(Ok((stream, peer))) = listener.accept().now_or_never() {
+    for (stream, peer) in accept_established(listener) {
         if let Admission::Admitted(place) = connections.admit(Some(peer.ip())) {
             tasks.spawn(serve_connection(stream, place, handler.clone(), connections.clone()));
         }
     }
-    drop(listener);
     // A request that is on its way on a kept connection is answered too; a connection on which none comes is closed then.
     let grace = KEPT_CONNECTION_GRACE.min(drain / 4);
     let _ = tokio::time::timeout(grace, all_finished(&mut tasks)).await;
@@ -135,6 +138,29 @@ where
         tracing::warn!(connections = tasks.len(), "drain timeout reached: closing the remaining connections");
     }
     let _ = tokio::time::timeout(UPGRADED_DRAIN.min(drain), connections.all_closed()).await;
+}
+
+/// Closes the listener and gives the connections that wait to be accepted. Closing resets what is established meanwhile, and
+/// whoever sent a request on it can't know whether it was handled: so new connections are kept out first. Their clients try
+/// again by themselves, and find the port closed.
+fn accept_established(listener: TcpListener) -> Vec<(TcpStream, SocketAddr)> {
+    #[cfg(target_os = "linux")]
+    {
+        // BPF_RET | BPF_K with 0: every segment for the listener itself is dropped. Connections that are there have passed it.
+        let drop_all = SockFilter::new(0x06, 0, 0, 0);
+        let _ = SockRef::from(&listener).attach_filter(&[drop_all]);
+    }
+    let Ok(listener) = listener.into_std() else { return Vec::new() };
+    let mut established = Vec::new();
+    // It does not block: the first error is that there is no more.
+    while let Ok((stream, peer)) = listener.accept() {
+        if stream.set_nonblocking(true).is_ok()
+            && let Ok(stream) = TcpStream::from_std(stream)
+        {
+            established.push((stream, peer));
+        }
+    }
+    established
 }
 
 async fn all_finished(tasks: &mut JoinSet<()>) {

@@ -224,6 +224,9 @@ async fn no_request_fails_while_gateways_restart_behind_nginx(on: Release) {
         kept += more;
         failed.extend(lost);
     }
+    if !failed.is_empty() {
+        println!("{}", nginx.log());
+    }
     assert!(
         failed.is_empty(),
         "{} of {} failed: {:?}",

@@ -20,7 +20,7 @@ pub enum Options {
 
 pub struct Nginx {
     child: Child,
-    _folder: tempfile::TempDir,
+    folder: tempfile::TempDir,
     /// `http://127.0.0.1:PORT`.
     pub base: String,
     /// `https://127.0.0.1:PORT`; served with [`Options::TlsAndRates`] alone.
@@ -71,9 +71,16 @@ impl Nginx {
             .spawn()
             .unwrap();
         let (base, tls_base) = (format!("http://127.0.0.1:{plain}"), format!("https://127.0.0.1:{tls}"));
-        let nginx = Self { child, _folder: folder, base, tls_base };
+        let nginx = Self { child, folder, base, tls_base };
         eventually("nginx", || async { reqwest::get(format!("{}/healthz", nginx.base)).await.ok() }).await;
         nginx
+    }
+}
+
+impl Nginx {
+    /// What it logged: each connection that failed, with its reason.
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.folder.path().join("error.log")).unwrap_or_default()
     }
 }
 
