@@ -136,7 +136,9 @@ impl Rabbit {
         Self { on, folder, child, env, port, web_mqtt, _epmd: epmd }
     }
 
+    /// A node takes connections a moment before it is started as a whole, which the import needs.
     fn import(&self) {
+        self.ctl(&["await_startup", "--timeout", "60"]);
         let file = self.folder.path().join("definitions.json");
         self.ctl(&["import_definitions", &file.display().to_string()]);
     }
