@@ -128,9 +128,11 @@ async fn what_fails_too_often_says_why() {
 
 #[tokio::test]
 async fn no_verdict_is_a_failure() {
-    let (seen, dead) = work_through(&["a", "silence", "b"], 2).await;
+    // Nothing after it: whether that comes with it in one batch each time, and so fails too, is a matter of time.
+    let (seen, dead) = work_through(&["a", "silence"], 1).await;
     assert!(seen.iter().all(|(body, _)| body == "a"), "{seen:?}");
-    assert!(dead.iter().all(|dead| header(dead, "fpesa-detail").contains("no verdict")));
+    assert_eq!(dead[0].message.body, "silence");
+    assert!(header(&dead[0], "fpesa-detail").contains("no verdict"));
 }
 
 #[test]

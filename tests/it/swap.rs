@@ -12,6 +12,7 @@ use std::{
 use fpesa::{
     bus::amqp::{Amqp, Options},
     message::{HeaderValue, Message},
+    topology::Topology,
 };
 use reqwest::Client;
 use serde_json::Value;
@@ -52,8 +53,11 @@ impl House {
     }
 
     /// Who answers, as operators can see it.
-    fn bus(&self) -> Shared {
-        Amqp::connect(Options::at(&self.rabbit.url()).unwrap())
+    async fn bus(&self) -> Shared {
+        let bus: Shared = Amqp::connect(Options::at(&self.rabbit.url()).unwrap());
+        // A link for calls is made where a topology has some.
+        bus.declare(&Topology { calls: true, ..Topology::default() }).await.unwrap();
+        bus
     }
 }
 
@@ -166,7 +170,7 @@ async fn ten_swaps_under_load_lose_nothing(on: Release) {
     const SWAPS: usize = 10;
     let house = House::start(on).await;
     let (mut persist, mut history) = (house.work(&["persist"]).await, house.work(&["history"]).await);
-    let bus = house.bus();
+    let bus = house.bus().await;
     eventually("an answer", || who_answers(&bus)).await;
     let load = Load::start(&house.gateway, 500, 100);
     let mut seen = HashSet::new();
@@ -206,7 +210,7 @@ async fn rust_for_python_and_back(on: Release) {
     let house = House::start(on).await;
     let persist = house.work(&["persist"]).await;
     let mut rust = house.work(&["history"]).await;
-    let bus = house.bus();
+    let bus = house.bus().await;
     let mut ids = Vec::new();
     for n in 0..30 {
         let body = format!(r#"{{"text":"ü {n}","topic":"t{}.a","data":{{"n": 12345678901234567890.10}}}}"#, n % 3);
