@@ -124,12 +124,26 @@ pub enum Outcome {
     Routed,
     /// The bus said no (`basic.nack`, or a full queue that rejects): it was not kept everywhere it had to be.
     Rejected,
-    /// No queue takes it, and the message was `mandatory`.
+    /// The bus refused this one message, and will refuse it each time.
+    Refused(Refusal),
+    /// No queue takes it and the message was `mandatory`, or its exchange does not exist.
     Unroutable,
     /// It was never sent.
     NotSent(Away),
     /// It was sent, and the answer never came: it may have been kept.
     Unknown,
+}
+
+/// Why the bus will never take a message. Its own words go to the log: they name what is the operator's business.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Refusal {
+    /// No permission to write there, or a property that the bus can't take.
+    Forbidden,
+    /// Its body is larger than the bus takes.
+    TooLarge {
+        /// The most that it takes in bytes, where it says so.
+        limit: Option<u64>,
+    },
 }
 
 /// Why nothing could be sent.
@@ -163,8 +177,10 @@ pub enum CallError {
     Timeout,
     /// The request was never sent.
     NotSent(Away),
-    /// The bus refused the request (a full queue).
+    /// The bus rejected the request (a full queue).
     Rejected,
+    /// The bus refused this one request, and will refuse it each time.
+    Refused(Refusal),
     /// The link broke while the reply was awaited: the work may have been done.
     Unknown,
     /// The reply is larger than replies may be.
@@ -180,6 +196,7 @@ impl CallError {
             Outcome::Routed => return None,
             Outcome::Unroutable => Self::NoWorker,
             Outcome::Rejected => Self::Rejected,
+            Outcome::Refused(refusal) => Self::Refused(refusal),
             Outcome::NotSent(away) => Self::NotSent(away),
             Outcome::Unknown => Self::Unknown,
         })

@@ -8,6 +8,7 @@ use std::{
 
 use async_trait::async_trait;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::{
     message::{CallError, Message, Outcome, Reply},
@@ -39,8 +40,8 @@ pub trait Bus: Send + Sync + 'static {
     /// [`Outcome::Routed`] means that it survives a `kill -9` of anything.
     async fn publish(&self, message: Message, deadline: Instant) -> Outcome;
 
-    /// Publishes a request and waits for its reply. The adapter fills `reply_to` and `correlation_id`, and
-    /// `expiration` with what is left of the deadline.
+    /// Publishes a request and waits for its reply. The adapter fills `reply_to`, `expiration` with what is left of the
+    /// deadline, and `correlation_id` where the caller brings none; a caller's own must be unique among those in flight.
     async fn call(&self, message: Message, deadline: Instant) -> Result<Reply, CallError>;
 
     /// Competes for the messages of `queue`, at most `prefetch` unsettled at a time.
@@ -290,10 +291,10 @@ impl std::fmt::Debug for Ticket {
 }
 
 /// Makes a message a call: where its reply goes, what joins the two, how long it is worth delivering, and until when
-/// somebody waits (header `fpesa-deadline`, RFC 3339 with milliseconds).
-pub fn stamp_call(message: &mut Message, reply_to: Option<String>, correlation: &str, left: Duration) {
+/// somebody waits (header `fpesa-deadline`, RFC 3339 with milliseconds). Returns the correlation id.
+pub fn stamp_call(message: &mut Message, reply_to: Option<String>, left: Duration) -> String {
+    let correlation = message.properties.correlation_id.get_or_insert_with(|| Uuid::now_v7().to_string()).clone();
     message.properties.reply_to = reply_to;
-    message.properties.correlation_id = Some(correlation.to_owned());
     message.properties.expiration = Some(left.max(Duration::from_millis(1)));
     message.mandatory = true;
     let at = time::OffsetDateTime::now_utc() + left;
@@ -301,4 +302,5 @@ pub fn stamp_call(message: &mut Message, reply_to: Option<String>, correlation: 
     if let Ok(text) = at.format(&time::format_description::well_known::Rfc3339) {
         message.properties.headers.insert("fpesa-deadline".into(), text.into());
     }
+    correlation
 }

@@ -30,7 +30,7 @@ use crate::{
         amqp::{Amqp, Options},
     },
     cli::Common,
-    message::{APP_ID, CLOUDEVENT, HeaderValue, Headers, Message, Outcome, Properties},
+    message::{APP_ID, CLOUDEVENT, HeaderValue, Headers, Message, Outcome, Properties, Refusal},
     output::{note, say},
     settings::{Settings, mask_urls},
     topology::{Arguments, Declare, Exchange, Topology},
@@ -218,7 +218,11 @@ impl Replay<'_> {
             Outcome::Rejected if key(event, self.args).len() > LONGEST_KEY => {
                 (WORDS[1], "its subject is too long for a routing key: give one with --key")
             }
-            Outcome::Rejected => (WORDS[1], "the broker refused it: is a queue full?"),
+            Outcome::Rejected => (WORDS[1], "the broker rejected it: is a queue full?"),
+            Outcome::Refused(Refusal::Forbidden) => {
+                (WORDS[1], "the broker refused it for good: may its user write to this exchange, with this key?")
+            }
+            Outcome::Refused(Refusal::TooLarge { .. }) => (WORDS[1], "it is larger than the broker allows"),
             Outcome::Unroutable => (WORDS[2], "no queue takes it"),
             Outcome::NotSent(_) => (WORDS[3], "it was not sent"),
             Outcome::Unknown => (WORDS[4], "the broker's answer never came: it may be there"),

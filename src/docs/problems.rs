@@ -8,7 +8,7 @@ use super::schemas::reference;
 use crate::{
     http::problem::{Problem, TYPES},
     live::Reloaded,
-    message::{Away, CallError, Outcome, PROBLEM},
+    message::{Away, CallError, Outcome, PROBLEM, Refusal},
     route::{
         invalid::{FieldError, FieldErrors, Part},
         map::Reject,
@@ -89,12 +89,13 @@ pub fn kinds() -> Vec<Kind> {
         kind(Problem::internal(), ALL),
         kind(Problem::unsupported_transfer_coding(), ALL),
         kind(Problem::invalid_reply(), CALLS),
+        kind(Problem::publish(Outcome::Refused(Refusal::Forbidden), MESSAGE), ROUTES),
         kind(Problem::overloaded(), ALL),
         kind(Problem::reload_refused(1, &Reloaded::default()), SYSTEM),
         kind(Problem::publish(Outcome::NotSent(Away::Down), MESSAGE), ROUTES),
         kind(Problem::publish(Outcome::NotSent(Away::Blocked), MESSAGE), ROUTES),
         kind(Problem::publish(Outcome::Rejected, MESSAGE), ROUTES),
-        kind(Problem::unroutable(), &[Flavour::Publish]),
+        kind(Problem::unroutable(), PUBLISHES),
         embedded(Away::StorageFull),
         embedded(Away::StorageFailed),
         kind(Problem::call(CallError::NoWorker, MESSAGE), CALLS),
@@ -169,8 +170,16 @@ pub fn schema(problem: &Problem) -> Json {
             (_, Json::Number(_)) => json!({ "type": "integer", "minimum": 0 }),
             _ => json!({}),
         };
-        required.push(name);
         properties.insert(name.clone(), schema);
+        // A broker that finds a body too large need not name its limit.
+        if !(problem.suffix() == "body-too-large" && name == "limit") {
+            required.push(name);
+        }
+    }
+    if problem.suffix() == "body-too-large" {
+        let outcome =
+            json!({ "const": "rejected", "description": "There when the broker refused it, not the gateway." });
+        properties.insert("outcome".into(), outcome);
     }
     json!({
         "title": name(problem),

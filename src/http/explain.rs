@@ -160,8 +160,8 @@ fn judge<'t>(table: &'t Table, asked: &Asked, explained: &mut Explained<'t>) -> 
             Ok(Verdict::Published { message, queues, status: publish.status, location })
         }
         Order::Call { mut message, timeout, .. } => {
-            let correlation = message.properties.message_id.clone().unwrap_or_default();
-            stamp_call(&mut message, Some(REPLY_ADDRESS.into()), &correlation, timeout);
+            message.properties.correlation_id.clone_from(&message.properties.message_id);
+            stamp_call(&mut message, Some(REPLY_ADDRESS.into()), timeout);
             Ok(Verdict::Called { message, timeout })
         }
     }

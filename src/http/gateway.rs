@@ -185,13 +185,16 @@ impl Gateway {
     async fn call(
         &self,
         route: &Route,
-        message: Message,
+        mut message: Message,
         timeout: Duration,
         schema: Option<&Schema>,
         accept: Option<&str>,
         request_id: &str,
     ) -> Result<Response<Body>, Problem> {
         let Ok(_place) = self.calls.try_acquire() else { return Err(Problem::overloaded()) };
+        // Made here so that a problem can name the one that was on the wire.
+        let correlation = Uuid::now_v7().to_string();
+        message.properties.correlation_id = Some(correlation.clone());
         let id = message.properties.message_id.clone().unwrap_or_default();
         let reply = match self.vitals.bus.call(message, Instant::now() + timeout).await {
             Ok(reply) => reply,
@@ -207,7 +210,7 @@ impl Gateway {
                     );
                 }
                 self.vitals.metrics.called(&route.id, CallOutcome::Failed(error));
-                return Err(Problem::call(error, &id));
+                return Err(Problem::call(error, &correlation));
             }
         };
         let correlation_id = reply.properties.correlation_id.clone();

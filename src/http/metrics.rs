@@ -77,8 +77,8 @@ struct WorkerLabel {
 /// Outcomes of a publish, each at the place that [`publish_outcome`] gives.
 pub(super) const PUBLISH_OUTCOMES: [&str; 5] = ["routed", "rejected", "unroutable", "not-sent", "unknown"];
 /// Outcomes of a call, each at [`CallOutcome::index`].
-const CALL_OUTCOMES: [&str; 7] =
-    ["answered", "problem", "invalid-reply", "no-worker", "timeout", "not-sent", "unknown"];
+const CALL_OUTCOMES: [&str; 8] =
+    ["answered", "problem", "invalid-reply", "no-worker", "timeout", "not-sent", "unknown", "rejected"];
 const VERDICTS: [&str; 6] = ["kept", "duplicate", "answered", "retried", "rejected", "expired"];
 
 /// How a call ended, for the metrics.
@@ -102,8 +102,9 @@ impl CallOutcome {
             Self::InvalidReply | Self::Failed(CallError::ReplyTooLarge) => 2,
             Self::Failed(CallError::NoWorker) => 3,
             Self::Failed(CallError::Timeout) => 4,
-            Self::Failed(CallError::NotSent(_) | CallError::Rejected) => 5,
+            Self::Failed(CallError::NotSent(_)) => 5,
             Self::Failed(CallError::Unknown | CallError::Overloaded) => 6,
+            Self::Failed(CallError::Rejected | CallError::Refused(_)) => 7,
         }
     }
 }
@@ -112,7 +113,7 @@ impl CallOutcome {
 pub(super) fn publish_outcome(outcome: Outcome) -> usize {
     match outcome {
         Outcome::Routed => 0,
-        Outcome::Rejected => 1,
+        Outcome::Rejected | Outcome::Refused(_) => 1,
         Outcome::Unroutable => 2,
         Outcome::NotSent(_) => 3,
         Outcome::Unknown => 4,

@@ -9,7 +9,7 @@ use serde_json::{Map, Value, json};
 
 use crate::{
     live::Reloaded,
-    message::{Away, CallError, Outcome, PROBLEM},
+    message::{Away, CallError, Outcome, PROBLEM, Refusal},
     route::{invalid::FieldErrors, json::Malformed, map::Reject, problem::Severity},
 };
 
@@ -347,6 +347,7 @@ impl Problem {
             )
             .with("outcome", "rejected")
             .retry_later(),
+            Outcome::Refused(refusal) => Self::refused(refusal),
             Outcome::Unroutable => Self::unroutable(),
             Outcome::NotSent(away) => Self::away(away),
             Outcome::Unknown => Self::new(
@@ -358,6 +359,28 @@ impl Problem {
             .with("outcome", "unknown")
             .with("id", id),
         }
+    }
+
+    /// The broker will never take this one message: sending it again is of no use.
+    fn refused(refusal: Refusal) -> Self {
+        let problem = match refusal {
+            Refusal::Forbidden => Self::new(
+                StatusCode::BAD_GATEWAY,
+                "broker-refused",
+                "Broker refused",
+                "The broker refused this message for good: sending it again does not help. Its reason is in the gateway's log.",
+            ),
+            Refusal::TooLarge { limit } => {
+                let over = limit.map_or_else(|| "allows".to_owned(), |limit| format!("allows ({limit} bytes)"));
+                let detail = format!("The message is larger than the broker {over}.");
+                let problem = Self::new(StatusCode::PAYLOAD_TOO_LARGE, "body-too-large", "Body too large", detail);
+                match limit {
+                    Some(limit) => problem.with("limit", limit),
+                    None => problem,
+                }
+            }
+        };
+        problem.with("outcome", "rejected")
     }
 
     /// No queue takes what the route publishes.
@@ -408,6 +431,7 @@ impl Problem {
             .with("correlation_id", correlation_id),
             CallError::NotSent(away) => Self::away(away),
             CallError::Rejected => Self::publish(Outcome::Rejected, ""),
+            CallError::Refused(refusal) => Self::refused(refusal),
             CallError::ReplyTooLarge => Self::invalid_reply(),
             CallError::Overloaded => Self::reply_without_room(),
             CallError::Unknown => Self::new(

@@ -26,6 +26,8 @@ macro_rules! bus_cases {
             publish_and_consume,
             properties_survive,
             outcomes,
+            no_such_exchange,
+            a_refused_message_harms_no_neighbour,
             a_full_queue_rejects,
             first_in_first_out,
             bindings_route,
@@ -197,6 +199,37 @@ pub async fn outcomes(bus: Shared, p: String) {
     assert_eq!(bus.publish(unroutable.clone(), soon()).await, Outcome::Unroutable);
     // Nobody listening is normal where it was said so.
     assert_eq!(bus.publish(Message { mandatory: false, ..unroutable }, soon()).await, Outcome::Routed);
+}
+
+pub async fn no_such_exchange(bus: Shared, p: String) {
+    let nowhere = published(&format!("{p}.nowhere"), "k", "x");
+    assert_eq!(bus.publish(nowhere.clone(), soon()).await, Outcome::Unroutable);
+    // That nobody listens may be normal; that the exchange is not there is not.
+    assert_eq!(bus.publish(Message { mandatory: false, ..nowhere.clone() }, soon()).await, Outcome::Unroutable);
+    assert_eq!(bus.call(nowhere, soon()).await, Err(CallError::NoWorker));
+}
+
+pub async fn a_refused_message_harms_no_neighbour(bus: Shared, p: String) {
+    let calls = format!("{p}.calls");
+    bus.declare(&topology([(p.clone(), queue(QueueKind::Quorum)), (calls.clone(), queue(QueueKind::Rpc))]))
+        .await
+        .unwrap();
+    let answered = bus.consume(&calls, 100).await.unwrap();
+    echo(&bus, answered, |_| Duration::ZERO);
+    let nowhere = format!("{p}.nowhere");
+    let each = (0..300).map(|n| {
+        let (bus, p, calls, nowhere) = (bus.clone(), &p, &calls, &nowhere);
+        async move {
+            match n % 6 {
+                0 => assert_eq!(bus.publish(published(nowhere, "k", "x"), soon()).await, Outcome::Unroutable),
+                1 => assert_eq!(bus.call(published(nowhere, "k", "x"), soon()).await, Err(CallError::NoWorker)),
+                2 | 3 => assert_eq!(bus.call(to(calls, n.to_string()), soon()).await.unwrap().body, n.to_string()),
+                _ => assert_eq!(bus.publish(to(p, "x"), soon()).await, Outcome::Routed),
+            }
+        }
+    });
+    each.collect::<FuturesUnordered<_>>().collect::<()>().await;
+    assert_eq!(bus.state().link, Link::Up);
 }
 
 pub async fn a_full_queue_rejects(bus: Shared, p: String) {

@@ -148,7 +148,10 @@ async fn a_rich_table_is_told_whole() {
     let types = |pointer: &str| {
         at(&format!("/components/responses/{pointer}/content/application~1problem+json/examples")).clone()
     };
-    assert!(types("publish.503").get("unroutable").is_some() && types("live.503").get("unroutable").is_none());
+    assert!(types("publish.503").get("unroutable").is_some() && types("live.503").get("unroutable").is_some());
+    for flavour in ["publish", "live", "call"] {
+        assert!(types(&format!("{flavour}.502")).get("broker-refused").is_some(), "{flavour}");
+    }
     assert!(types("call.503").get("no-worker").is_some() && types("publish.503").get("no-worker").is_none());
     assert_eq!(at("/paths/~1api~1live~1{topic}/post/responses/503")["$ref"], "#/components/responses/live.503");
 

@@ -31,6 +31,7 @@ mod page;
 mod pages;
 mod poison;
 mod rabbitmq;
+mod refusals;
 mod reload;
 mod replaying;
 mod replica_set;

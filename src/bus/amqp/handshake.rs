@@ -58,6 +58,7 @@ pub(super) async fn open(
     let frame_max = smaller(tune.frame_max, address.query.frame_max.unwrap_or_default());
     let channel_max = smaller(tune.channel_max, address.query.channel_max.unwrap_or_default());
     session.say(0, AMQPClass::Connection(AMQPMethod::TuneOk(TuneOk { channel_max, frame_max, heartbeat })))?;
+    session.channel_max = channel_max;
     session.frame_max = usize::try_from(frame_max).unwrap_or_default();
     session.beat = (heartbeat != 0).then(|| Duration::from_secs(heartbeat.into()) / 2);
     let open = Open { virtual_host: short(address.vhost.as_str()) };

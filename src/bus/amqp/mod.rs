@@ -15,7 +15,6 @@ use arc_swap::{ArcSwap, ArcSwapOption};
 use async_trait::async_trait;
 use tokio::sync::{Notify, watch as channel};
 use tokio_util::sync::CancellationToken;
-use uuid::Uuid;
 
 use super::{Bus, BusError, BusState, Deliveries, Fault, Link, QueueNow, Subject, pending::Pending, stamp_call};
 use crate::{
@@ -32,10 +31,17 @@ mod counts;
 mod declare;
 mod encode;
 mod handshake;
+mod holds;
 mod incoming;
+mod lane;
+mod lanes;
 mod link;
+mod methods;
+#[cfg(test)]
+mod model_broker;
 mod outstanding;
 mod owner;
+mod publish_refusal;
 mod publisher;
 mod refusal;
 mod renewal;
@@ -98,6 +104,29 @@ struct Shared {
     late_replies: AtomicU64,
 }
 
+impl Shared {
+    fn new(options: Options) -> Self {
+        let pending = Pending::new(options.replies.clone());
+        Self {
+            options,
+            watch: ArcSwap::from_pointee(Watch::new(Topology::default(), None)),
+            faults: Mutex::default(),
+            trouble: AtomicBool::new(false),
+            clock: Clock::default(),
+            wake: Notify::new(),
+            looked: Notify::new(),
+            changed: Notify::new(),
+            control_is_up: AtomicBool::new(false),
+            settled: channel::Sender::new(false),
+            declaring: tokio::sync::Mutex::default(),
+            counts: Counts::default(),
+            pending,
+            reply_to: Mutex::default(),
+            late_replies: AtomicU64::new(0),
+        }
+    }
+}
+
 fn held<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -145,24 +174,7 @@ impl Shared {
 impl Amqp {
     /// Starts to connect and returns at once; a broker that is away is tried until it is there. Needs a runtime.
     pub fn connect(options: Options) -> Arc<Self> {
-        let pending = Pending::new(options.replies.clone());
-        let shared = Arc::new(Shared {
-            options,
-            watch: ArcSwap::from_pointee(Watch::new(Topology::default(), None)),
-            faults: Mutex::default(),
-            trouble: AtomicBool::new(false),
-            clock: Clock::default(),
-            wake: Notify::new(),
-            looked: Notify::new(),
-            changed: Notify::new(),
-            control_is_up: AtomicBool::new(false),
-            settled: channel::Sender::new(false),
-            declaring: tokio::sync::Mutex::default(),
-            counts: Counts::default(),
-            pending,
-            reply_to: Mutex::default(),
-            late_replies: AtomicU64::new(0),
-        });
+        let shared = Arc::new(Shared::new(options));
         let stop = CancellationToken::new();
         let publisher = Publisher::start(shared.clone(), false, stop.clone());
         control::start(shared.clone(), stop.clone());
@@ -302,8 +314,7 @@ impl Bus for Amqp {
             }
         }
         let left = deadline.saturating_duration_since(Instant::now());
-        let correlation = Uuid::now_v7().simple().to_string();
-        stamp_call(&mut message, held(&self.shared.reply_to).clone(), &correlation, left);
+        let correlation = stamp_call(&mut message, held(&self.shared.reply_to).clone(), left);
         let mut expected = self.shared.pending.expect(correlation.clone());
         caller.publisher.call(message, deadline, correlation).await.map_err(CallError::NotSent)?;
         expected.answered(deadline).await

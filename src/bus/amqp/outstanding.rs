@@ -1,4 +1,4 @@
-//! Publishes without their confirm, and whom to tell. Pure: what the broker says goes in, outcomes come out.
+//! The unconfirmed publishes of one channel. Pure: what the broker says goes in, publishes with their outcomes come out.
 //!
 //! Exact, since the frames of a channel are read in their order: the broker sends the return of a message before its ack
 //! (RabbitMQ, "Consumer Acknowledgements and Publisher Confirms"), and of each id one publish is outstanding at a time,
@@ -12,27 +12,29 @@ use std::{
 use crate::message::Outcome;
 
 /// One publish.
-struct Publish<D> {
-    id: Arc<str>,
+struct Unconfirmed<P> {
+    tag: u64,
     /// `None` once its outcome is told.
-    done: Option<D>,
+    publish: Option<P>,
 }
 
-/// The publishes of one channel. `D` is whom to tell.
-pub(super) struct Outstanding<D> {
+/// The unconfirmed publishes of one channel. `P` is kept until its outcome is known.
+pub(super) struct Outstanding<P> {
     /// The delivery tag of the last publish: the channel counts them from 1.
     last: u64,
-    by_tag: BTreeMap<u64, Publish<D>>,
-    by_id: HashMap<Arc<str>, u64>,
+    /// The highest tag that the broker has confirmed.
+    confirmed: u64,
+    by_tag: BTreeMap<u64, Arc<str>>,
+    by_id: HashMap<Arc<str>, Unconfirmed<P>>,
 }
 
-impl<D> Default for Outstanding<D> {
+impl<P> Default for Outstanding<P> {
     fn default() -> Self {
-        Self { last: 0, by_tag: BTreeMap::new(), by_id: HashMap::new() }
+        Self { last: 0, confirmed: 0, by_tag: BTreeMap::new(), by_id: HashMap::new() }
     }
 }
 
-impl<D> Outstanding<D> {
+impl<P> Outstanding<P> {
     pub fn len(&self) -> usize {
         self.by_tag.len()
     }
@@ -47,29 +49,26 @@ impl<D> Outstanding<D> {
     }
 
     /// A publish was sent; of its id none was outstanding.
-    pub fn sent(&mut self, id: &str, done: D) {
-        let id: Arc<str> = id.into();
+    pub fn sent(&mut self, id: Arc<str>, publish: P) {
         self.last += 1;
-        self.by_id.insert(id.clone(), self.last);
-        self.by_tag.insert(self.last, Publish { id, done: Some(done) });
+        self.by_tag.insert(self.last, id.clone());
+        self.by_id.insert(id, Unconfirmed { tag: self.last, publish: Some(publish) });
     }
 
     /// The message with this id came back: no queue took it. Its ack is still to come.
-    pub fn returned(&mut self, id: &str, tell: impl FnOnce(D, Outcome)) {
-        let publish = self.by_id.get(id).and_then(|tag| self.by_tag.get_mut(tag));
-        if let Some(done) = publish.and_then(|publish| publish.done.take()) {
-            tell(done, Outcome::Unroutable);
+    pub fn returned(&mut self, id: &str, tell: impl FnOnce(P, Outcome)) {
+        if let Some(publish) = self.by_id.get_mut(id).and_then(|unconfirmed| unconfirmed.publish.take()) {
+            tell(publish, Outcome::Unroutable);
         }
     }
 
     /// `basic.ack` or `basic.nack` of one publish or, `multiple`, of all up to it. How many there were.
-    pub fn confirmed(&mut self, tag: u64, multiple: bool, outcome: Outcome, mut tell: impl FnMut(D, Outcome)) -> usize {
+    pub fn confirmed(&mut self, tag: u64, multiple: bool, outcome: Outcome, mut tell: impl FnMut(P, Outcome)) -> usize {
         let mut settled = 0;
-        let mut settle = |by_id: &mut HashMap<Arc<str>, u64>, publish: Publish<D>| {
-            by_id.remove(&publish.id);
+        let mut settle = |id: Arc<str>| {
             settled += 1;
-            if let Some(done) = publish.done {
-                tell(done, outcome);
+            if let Some(publish) = self.by_id.remove(&id).and_then(|unconfirmed| unconfirmed.publish) {
+                tell(publish, outcome);
             }
         };
         if multiple {
@@ -77,18 +76,34 @@ impl<D> Outstanding<D> {
             while let Some(first) = self.by_tag.first_entry()
                 && (tag == 0 || *first.key() <= tag)
             {
-                settle(&mut self.by_id, first.remove());
+                self.confirmed = self.confirmed.max(*first.key());
+                settle(first.remove());
             }
-        } else if let Some(publish) = self.by_tag.remove(&tag) {
-            settle(&mut self.by_id, publish);
+        } else if let Some(id) = self.by_tag.remove(&tag) {
+            self.confirmed = self.confirmed.max(tag);
+            settle(id);
         }
         settled
     }
 
-    /// Tells everyone who waits; their confirms are still taken in when they come.
-    pub fn tell_all(&mut self, outcome: Outcome, mut tell: impl FnMut(D, Outcome)) {
-        for done in self.by_tag.values_mut().filter_map(|publish| publish.done.take()) {
-            tell(done, outcome);
+    /// The highest tag that the broker has confirmed: it has processed everything up to there.
+    pub fn highest_confirmed(&self) -> u64 {
+        self.confirmed
+    }
+
+    /// Takes every publish whose outcome is not told, in the order that they were sent: the channel is gone.
+    pub fn drain(&mut self) -> Vec<(u64, P)> {
+        let mut publishes: Vec<(u64, P)> =
+            self.by_id.drain().filter_map(|(_, unconfirmed)| Some((unconfirmed.tag, unconfirmed.publish?))).collect();
+        publishes.sort_unstable_by_key(|(tag, _)| *tag);
+        *self = Self::default();
+        publishes
+    }
+
+    /// Takes every publish whose outcome is not told; their confirms are still taken in when they come.
+    pub fn give_up(&mut self, mut tell: impl FnMut(P)) {
+        for publish in self.by_id.values_mut().filter_map(|unconfirmed| unconfirmed.publish.take()) {
+            tell(publish);
         }
     }
 }
@@ -122,6 +137,7 @@ mod tests {
             let mut told = BTreeMap::new();
             // Publishes that the broker has taken and not confirmed, by tag.
             let mut open = BTreeMap::new();
+            let mut highest = 0;
             let expected = |fate| match fate {
                 Fate::Routed => Outcome::Routed,
                 Fate::Returned => Outcome::Unroutable,
@@ -129,12 +145,12 @@ mod tests {
             };
             for (at, (fate, confirms)) in fates.iter().enumerate() {
                 let tag = at as u64 + 1;
-                outstanding.sent(&format!("m{tag}"), tag);
                 let id = format!("m{tag}");
+                outstanding.sent(id.as_str().into(), tag);
                 prop_assert!(outstanding.holds(&id));
                 open.insert(tag, *fate);
                 if matches!(fate, Fate::Returned) {
-                    outstanding.returned(&format!("m{tag}"), |tag, outcome| assert!(told.insert(tag, outcome).is_none()));
+                    outstanding.returned(&id, |tag, outcome| assert!(told.insert(tag, outcome).is_none()));
                 }
                 for _ in 0..confirms / 4 {
                     let Some(nth) = open.keys().nth(usize::from(*confirms) * 7 % open.len().max(1)).copied() else { break };
@@ -148,16 +164,30 @@ mod tests {
                     let before = open.len();
                     open.retain(|tag, _| if all_alike { *tag > nth } else { *tag != nth });
                     prop_assert_eq!(settled, before - open.len());
+                    highest = highest.max(nth);
+                    prop_assert_eq!(outstanding.highest_confirmed(), highest);
                 }
                 prop_assert_eq!(outstanding.len(), open.len());
             }
             for (tag, outcome) in &told {
                 prop_assert_eq!(*outcome, expected(fates[usize::try_from(*tag).unwrap() - 1].0));
             }
-            outstanding.tell_all(Outcome::Unknown, |tag, outcome| assert!(told.insert(tag, outcome).is_none()));
-            prop_assert_eq!(told.len(), fates.len());
+            let left = outstanding.drain();
+            prop_assert!(left.is_sorted() && left.iter().all(|(tag, publish)| tag == publish));
+            prop_assert_eq!(told.len() + left.len(), fates.len());
             outstanding.confirmed(0, true, Outcome::Routed, |_, _| panic!("told twice"));
             prop_assert!(outstanding.is_empty() && !outstanding.holds("m1"));
         }
+    }
+
+    #[test]
+    fn what_was_given_up_is_still_confirmed() {
+        let mut outstanding = Outstanding::default();
+        outstanding.sent("m".into(), 1);
+        let mut given_up = Vec::new();
+        outstanding.give_up(|publish| given_up.push(publish));
+        assert_eq!((given_up, outstanding.len()), (vec![1], 1));
+        assert_eq!(outstanding.confirmed(1, false, Outcome::Routed, |_, _| panic!("told twice")), 1);
+        assert!(outstanding.is_empty());
     }
 }

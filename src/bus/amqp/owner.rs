@@ -2,7 +2,6 @@
 //! and of no other, and replies to calls come in on the way.
 
 use std::{
-    collections::VecDeque,
     sync::atomic::Ordering,
     time::{Duration, Instant},
 };
@@ -23,27 +22,23 @@ use super::{
     Shared,
     content::Content,
     content_header::ContentHeader,
-    encode, held,
+    held,
     incoming::Incoming,
+    lanes::Lanes,
     link::{ANSWER_WITHIN, CLOSE_WITHIN, Ended, LOOK_EVERY, SILENT_AFTER},
-    outstanding::Outstanding,
-    publisher::{Done, LinkNow, Request},
-    renewal::Renewal,
+    methods::{close_channel, open_channel, select_confirms},
+    publisher::{LinkNow, Request, id_of},
     session::{Session, refused},
 };
 use crate::{
     bus::Link,
-    message::{Away, CallError, Outcome, Properties, Reply},
+    message::{Away, CallError, Outcome, Reply},
 };
 
-/// Most publishes without their confirm.
-const OUTSTANDING: usize = 512;
-/// Channels: publishes take turns on two of them (see [`Renewal`]); replies come on a third; the fourth asks for signs of
-/// life.
-const FIRST: u16 = 1;
-const SECOND: u16 = 2;
-const INBOX: u16 = 3;
-const LOOK: u16 = 4;
+/// Channels: replies come on one; one asks for signs of life; the others are for publishes.
+const INBOX: u16 = 1;
+const LOOK: u16 = 2;
+const FIRST: u16 = 3;
 
 /// Connects and serves until the link ends.
 pub(super) async fn run(
@@ -67,7 +62,7 @@ pub(super) async fn run(
         () = stop.cancelled() => return Ended::never_up(closed_bus()),
     };
     now.set(Link::Up);
-    let mut owner = Owner::new(shared, role, now);
+    let mut owner = Owner::new(shared, role, now, publish_channels(&session));
     let why = tokio::select! {
         ended = serve(&mut owner, &mut session, received) => ended.err().unwrap_or_else(closed_bus),
         () = stop.cancelled() => {
@@ -83,8 +78,20 @@ fn closed_bus() -> String {
     "the bus is closed".into()
 }
 
+/// How many channels there are for publishes.
+fn publish_channels(session: &Session) -> u16 {
+    let most = if session.channel_max == 0 { u16::MAX } else { session.channel_max };
+    (most - (FIRST - 1).min(most)).min(Lanes::MAX_CHANNELS)
+}
+
 /// A channel with confirms and, for calls, the queue that their replies come to: without it no call can be answered.
 async fn prepare(session: &mut Session, shared: &Shared, replies: bool) -> Result<(), String> {
+    if publish_channels(session) < Lanes::MIN_CHANNELS {
+        let (least, most) = (FIRST - 1 + Lanes::MIN_CHANNELS, session.channel_max);
+        return Err(format!(
+            "the broker allows {most} channels on a connection: set its channel_max to {least} or more"
+        ));
+    }
     if replies {
         let name = format!("fpesa.reply.{}", Uuid::new_v4().simple());
         let declare = queue::Declare {
@@ -105,27 +112,14 @@ async fn prepare(session: &mut Session, shared: &Shared, replies: bool) -> Resul
             nowait: false,
             arguments: FieldTable::default(),
         };
-        session.ask(INBOX, opened()).await?;
+        session.ask(INBOX, open_channel()).await?;
         session.ask(INBOX, AMQPClass::Queue(queue::AMQPMethod::Declare(declare))).await?;
         session.ask(INBOX, AMQPClass::Basic(basic::AMQPMethod::Consume(consume))).await?;
         *held(&shared.reply_to) = Some(name);
     }
-    session.ask(FIRST, opened()).await?;
-    session.ask(FIRST, confirming()).await?;
+    session.ask(FIRST, open_channel()).await?;
+    session.ask(FIRST, select_confirms()).await?;
     Ok(())
-}
-
-fn opened() -> AMQPClass {
-    AMQPClass::Channel(channel::AMQPMethod::Open(channel::Open {}))
-}
-
-fn confirming() -> AMQPClass {
-    AMQPClass::Confirm(confirm::AMQPMethod::Select(confirm::Select { nowait: false }))
-}
-
-fn closed() -> AMQPClass {
-    let close = channel::Close { reply_code: 200, reply_text: "done".into(), class_id: 0, method_id: 0 };
-    AMQPClass::Channel(channel::AMQPMethod::Close(close))
 }
 
 /// Until the link ends; the error says why, and without one nobody publishes any more.
@@ -139,160 +133,82 @@ async fn serve(
     look.set_missed_tick_behavior(MissedTickBehavior::Delay);
     second.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
-        owner.renew(session)?;
-        owner.send_held_back(session);
+        owner.lanes.advance(session)?;
         tokio::select! {
-                   biased;
-                   ready = session.ready() => {
-                       ready?;
-                       while let Some(incoming) = session.frame()? {
-                           match incoming {
-                               Incoming::Deliver(..) => {
-        owner.reply = Some(Content::up_to(owner.shared.pending.max_reply_bytes()));
+            biased;
+            ready = session.ready() => {
+                ready?;
+                while let Some(incoming) = session.frame()? {
+                    owner.take_in(session, incoming)?;
+                }
+            }
+            _ = look.tick() => owner.look(session)?,
+            _ = second.tick() => owner.lanes.second(session)?,
+            request = received.recv(), if owner.has_room(session) => {
+                let Some(request) = request else { return Ok(()) };
+                // Handlers that are ready hand theirs over first: what leaves as one write costs us and the broker less.
+                tokio::task::yield_now().await;
+                owner.send(session, request)?;
+                while owner.has_room(session) && let Ok(request) = received.try_recv() {
+                    owner.send(session, request)?;
+                }
+            }
         }
-                               Incoming::Header(on, header) => owner.take_in_header(on, header),
-                               Incoming::Frame(frame) => owner.take_in(session, frame)?,
-                           }
-                       }
-                   }
-                   _ = look.tick() => owner.look(session)?,
-                   _ = second.tick() => owner.second(),
-                   request = received.recv(), if owner.has_room(session) => {
-                       let Some(request) = request else { return Ok(()) };
-                       // Handlers that are ready hand theirs over first: what leaves as one write costs us and the broker less.
-                       tokio::task::yield_now().await;
-                       owner.send(session, request);
-                       while owner.has_room(session) && let Ok(request) = received.try_recv() {
-                           owner.send(session, request);
-                       }
-                   }
-               }
     }
 }
 
-/// What a return is told by. A worker's reply has no message id: its call's correlation id names it.
-fn id_of(properties: &Properties) -> &str {
-    properties.message_id.as_deref().or(properties.correlation_id.as_deref()).unwrap_or_default()
-}
-
 /// The task's own state.
-struct Owner<'a> {
+pub(super) struct Owner<'a> {
     shared: &'a Shared,
     role: &'static str,
     now: &'a LinkNow,
-    /// What publishes go out on.
-    channel: u16,
-    outstanding: Outstanding<Done>,
-    /// Publishes whose id is outstanding already.
-    held_back: VecDeque<Request>,
-    /// A message that is coming back.
-    returned: Option<Content>,
+    pub lanes: Lanes<'a>,
     /// A reply that is coming in.
     reply: Option<Content>,
-    /// Rejected since it was last looked at.
-    rejected: usize,
-    renewal: Renewal,
-    /// Whether the other channel is being opened, or still being closed.
-    changing: Changing,
     /// Since when the broker owes a sign of life.
     asked: Option<Instant>,
 }
 
-#[derive(PartialEq, Eq)]
-enum Changing {
-    No,
-    Opening,
-    Closing,
-}
-
 impl<'a> Owner<'a> {
-    fn new(shared: &'a Shared, role: &'static str, now: &'a LinkNow) -> Self {
-        Self {
-            shared,
-            role,
-            now,
-            channel: FIRST,
-            outstanding: Outstanding::default(),
-            held_back: VecDeque::new(),
-            returned: None,
-            reply: None,
-            rejected: 0,
-            renewal: Renewal::default(),
-            changing: Changing::No,
-            asked: None,
-        }
+    pub fn new(shared: &'a Shared, role: &'static str, now: &'a LinkNow, channels: u16) -> Self {
+        let lanes = Lanes::new(shared, role, FIRST, channels);
+        Self { shared, role, now, lanes, reply: None, asked: None }
     }
 
     /// Whether more requests are taken: an alarm's are, to be told at once.
     fn has_room(&self, session: &Session) -> bool {
-        let held = self.outstanding.len() + self.held_back.len();
-        self.now.get() == Link::Blocked || (self.may_send(session) && held < OUTSTANDING)
+        self.now.get() == Link::Blocked || self.lanes.has_room(session)
     }
 
-    fn may_send(&self, session: &Session) -> bool {
-        !self.renewal.is_due()
-            && self.changing != Changing::Opening
-            && self.outstanding.len() < OUTSTANDING
-            && !session.is_full()
-    }
-
-    fn second(&mut self) {
-        self.renewal.second(std::mem::take(&mut self.rejected));
-        // Whoever waited for one that was held back has given up: it was never sent.
-        self.held_back.retain(|request| !request.done.is_closed(self.shared));
-    }
-
-    fn other(&self) -> u16 {
-        if self.channel == FIRST { SECOND } else { FIRST }
-    }
-
-    /// Sends a publish, or holds it back while another of the same id is outstanding.
-    fn send(&mut self, session: &mut Session, request: Request) {
-        let away = Outcome::NotSent(Away::Blocked);
+    pub fn send(&mut self, session: &mut Session, request: Request) -> Result<(), String> {
         if self.now.get() == Link::Blocked {
-            return request.done.tell(self.shared, away);
+            request.give_up(self.shared, Away::Blocked);
+            return Ok(());
         }
-        if request.done.is_closed(self.shared) || request.deadline <= Instant::now() {
-            // Nobody waits any more, and it was never sent.
-            return request.done.tell(self.shared, away);
-        }
-        let id = id_of(&request.message.properties);
-        if self.outstanding.holds(id) {
-            return self.held_back.push_back(request);
-        }
-        let frame_max = session.frame_max;
-        match encode::publish(session.outgoing(), self.channel, frame_max, &request.message) {
-            Ok(()) => self.outstanding.sent(id, request.done),
-            Err(encode::TooBig) => {
-                tracing::warn!(role = self.role, frame_max, "a message's properties are over what AMQP can carry");
-                request.done.tell(self.shared, Outcome::Rejected);
-            }
-        }
-    }
-
-    /// Sends what was held back and can go now.
-    fn send_held_back(&mut self, session: &mut Session) {
-        while self.may_send(session)
-            && let Some(at) =
-                self.held_back.iter().position(|request| !self.outstanding.holds(id_of(&request.message.properties)))
-            && let Some(request) = self.held_back.remove(at)
-        {
-            self.send(session, request);
-        }
+        self.lanes.submit(session, request)
     }
 
     fn take_in_header(&mut self, on: u16, header: ContentHeader) {
-        if self.content(on).as_mut().is_some_and(|content| content.header(header)) {
+        if self.content(on).and_then(Option::as_mut).is_some_and(|content| content.header(header)) {
             self.came_in(on);
         }
     }
 
     /// Takes in what the broker says. The error ends the link.
-    fn take_in(&mut self, session: &mut Session, frame: AMQPFrame) -> Result<(), String> {
+    pub fn take_in(&mut self, session: &mut Session, incoming: Incoming) -> Result<(), String> {
+        match incoming {
+            Incoming::Deliver(..) => self.reply = Some(Content::up_to(self.shared.pending.max_reply_bytes())),
+            Incoming::Header(on, header) => self.take_in_header(on, header),
+            Incoming::Frame(frame) => return self.take_in_frame(session, frame),
+        }
+        Ok(())
+    }
+
+    fn take_in_frame(&mut self, session: &mut Session, frame: AMQPFrame) -> Result<(), String> {
         match frame {
             AMQPFrame::Method(on, AMQPClass::Basic(method)) => return self.take_in_basic(on, method),
             AMQPFrame::Body(on, part) => {
-                if self.content(on).as_mut().is_some_and(|content| content.part(part)) {
+                if self.content(on).and_then(Option::as_mut).is_some_and(|content| content.part(part)) {
                     self.came_in(on);
                 }
             }
@@ -307,23 +223,17 @@ impl<'a> Owner<'a> {
             }
             AMQPFrame::Method(on, AMQPClass::Channel(channel::AMQPMethod::OpenOk(_))) => {
                 self.is_alive();
-                session.say(on, if on == LOOK { closed() } else { confirming() })?;
-            }
-            AMQPFrame::Method(on, AMQPClass::Channel(channel::AMQPMethod::CloseOk(_))) => {
                 if on == LOOK {
-                    self.asked = None;
-                } else {
-                    self.changing = Changing::No;
+                    session.say(on, close_channel())?;
                 }
             }
-            AMQPFrame::Method(on, AMQPClass::Confirm(confirm::AMQPMethod::SelectOk(_))) => {
-                // Nothing was outstanding on the old one, and nothing was sent since.
-                session.say(self.channel, closed())?;
-                self.channel = on;
-                self.outstanding = Outstanding::default();
-                self.changing = Changing::Closing;
-                self.renewal.done();
+            AMQPFrame::Method(LOOK, AMQPClass::Channel(channel::AMQPMethod::CloseOk(_))) => self.asked = None,
+            AMQPFrame::Method(on, AMQPClass::Channel(channel::AMQPMethod::CloseOk(_))) => self.lanes.channel_closed(on),
+            AMQPFrame::Method(on, AMQPClass::Channel(channel::AMQPMethod::Close(close))) if on >= FIRST => {
+                self.is_alive();
+                self.lanes.channel_refused(session, on, close.reply_code, close.reply_text.as_str())?;
             }
+            AMQPFrame::Method(on, AMQPClass::Confirm(confirm::AMQPMethod::SelectOk(_))) => self.lanes.marked(on),
             AMQPFrame::Method(_, method) => return refused(&method),
             AMQPFrame::Header(..)
             | AMQPFrame::Heartbeat
@@ -334,19 +244,21 @@ impl<'a> Owner<'a> {
     }
 
     fn take_in_basic(&mut self, on: u16, method: basic::AMQPMethod) -> Result<(), String> {
-        let tell = |done: Done, outcome| done.tell(self.shared, outcome);
         match method {
-            // Tags count from 1 on each channel: what an old one might still say is not of these publishes.
-            basic::AMQPMethod::Ack(ack) if on == self.channel => {
-                self.outstanding.confirmed(ack.delivery_tag, ack.multiple, Outcome::Routed, tell);
+            basic::AMQPMethod::Ack(ack) => {
+                self.lanes.confirmed(on, ack.delivery_tag, ack.multiple, Outcome::Routed);
                 self.is_alive();
             }
-            basic::AMQPMethod::Nack(nack) if on == self.channel => {
-                self.rejected += self.outstanding.confirmed(nack.delivery_tag, nack.multiple, Outcome::Rejected, tell);
+            basic::AMQPMethod::Nack(nack) => {
+                self.lanes.confirmed(on, nack.delivery_tag, nack.multiple, Outcome::Rejected);
                 self.is_alive();
             }
             // What comes back is known: its properties are enough.
-            basic::AMQPMethod::Return(_) => self.returned = Some(Content::up_to(0)),
+            basic::AMQPMethod::Return(_) => {
+                if let Some(content) = self.content(on) {
+                    *content = Some(Content::up_to(0));
+                }
+            }
             basic::AMQPMethod::Cancel(_) => return Err("the queue of replies is gone".into()),
             _ => {}
         }
@@ -359,31 +271,22 @@ impl<'a> Owner<'a> {
     }
 
     /// What is coming in on a channel: a reply, or a message that comes back.
-    fn content(&mut self, on: u16) -> &mut Option<Content> {
-        if on == INBOX { &mut self.reply } else { &mut self.returned }
+    fn content(&mut self, on: u16) -> Option<&mut Option<Content>> {
+        if on == INBOX { Some(&mut self.reply) } else { self.lanes.returned(on) }
     }
 
     fn came_in(&mut self, on: u16) {
-        let Some(content) = self.content(on).take() else { return };
+        let Some(content) = self.content(on).and_then(Option::take) else { return };
         let properties = content.properties;
         if on != INBOX {
             // Unroutable. Its ack is still to come.
-            self.outstanding.returned(id_of(&properties), |done, outcome| done.tell(self.shared, outcome));
+            self.lanes.unroutable(on, id_of(&properties));
         } else if content.is_too_large {
             let correlation = properties.correlation_id.as_deref().unwrap_or_default();
             self.shared.pending.fail(correlation, CallError::ReplyTooLarge);
         } else if !self.shared.pending.answer(Reply { properties, body: content.body.into() }) {
             self.shared.late_replies.fetch_add(1, Ordering::Relaxed);
         }
-    }
-
-    /// Begins to exchange the channel, once it is due and nothing is outstanding.
-    fn renew(&mut self, session: &mut Session) -> Result<(), String> {
-        if self.renewal.is_due() && self.changing == Changing::No && self.outstanding.is_empty() {
-            self.changing = Changing::Opening;
-            session.say(self.other(), opened())?;
-        }
-        Ok(())
     }
 
     /// Asks for a sign of life, sooner than heartbeats tell. A broker opens a channel whatever its queues do; one that is
@@ -398,16 +301,13 @@ impl<'a> Owner<'a> {
             Some(_) => Ok(()),
             None => {
                 self.asked = Some(Instant::now());
-                session.say(LOOK, opened())
+                session.say(LOOK, open_channel())
             }
         }
     }
 
-    /// What was sent may have arrived, what was held back did not.
+    /// What was sent may have arrived, what waits did not.
     fn give_up(&mut self, away: Away) {
-        self.outstanding.tell_all(Outcome::Unknown, |done, outcome| done.tell(self.shared, outcome));
-        for request in self.held_back.drain(..) {
-            request.done.tell(self.shared, Outcome::NotSent(away));
-        }
+        self.lanes.give_up(away);
     }
 }

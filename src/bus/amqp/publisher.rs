@@ -13,8 +13,9 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Shared, held, link::supervise, owner};
 use crate::{
-    bus::Link,
-    message::{Away, CallError, Message, Outcome},
+    bus::{Link, Subject},
+    message::{Away, CallError, Message, Outcome, Properties},
+    topology::QueueKind,
 };
 
 /// Publishes that wait for their turn.
@@ -27,11 +28,64 @@ pub(super) struct Publisher {
     ended: watch::Receiver<bool>,
 }
 
-/// One publish, on its way to the owner of the link.
+/// One publish, on its way to the owner of the link; kept there until its outcome is known.
 pub(super) struct Request {
     pub message: Message,
     pub deadline: Instant,
     pub done: Done,
+    /// It was sent already, on a channel that is gone: it may have arrived.
+    pub sent: bool,
+    /// It may be the one for which the broker closed its channel.
+    pub suspect: bool,
+}
+
+impl Request {
+    pub fn new(message: Message, deadline: Instant, done: Done) -> Self {
+        Self { message, deadline, done, sent: false, suspect: false }
+    }
+
+    /// What a return is told by.
+    pub fn id(&self) -> &str {
+        id_of(&self.message.properties)
+    }
+
+    pub fn tell(self, shared: &Shared, outcome: Outcome) {
+        match self.done {
+            // Where nobody waits nobody is told.
+            Done::Publish(done) => drop(done.send(outcome)),
+            Done::Call(correlation) => {
+                if let Some(error) = call_error(shared, &self.message, outcome) {
+                    shared.pending.fail(&correlation, error);
+                }
+            }
+        }
+    }
+
+    /// Its turn does not come.
+    pub fn give_up(self, shared: &Shared, away: Away) {
+        let outcome = if self.sent { Outcome::Unknown } else { Outcome::NotSent(away) };
+        self.tell(shared, outcome);
+    }
+}
+
+/// What names a publish on its channel. A worker's reply has no message id: its call's correlation id names it.
+pub(super) fn id_of(properties: &Properties) -> &str {
+    properties.message_id.as_deref().or(properties.correlation_id.as_deref()).unwrap_or_default()
+}
+
+fn call_error(shared: &Shared, request: &Message, outcome: Outcome) -> Option<CallError> {
+    if outcome == Outcome::Rejected && request.exchange.is_empty() {
+        // RabbitMQ 4 rejects what goes to a queue whose node is dead; 3.10 returns it. A queue that can't be full can't mean
+        // anything else by it.
+        let watch = shared.watch.load();
+        let queue = watch.topology.queues.get(&request.key);
+        let is_it = |subject: &Subject| matches!(subject, Subject::Queue(name) if *name == request.key);
+        let gone = watch.all().any(|watched| is_it(&watched.subject) && !watched.is_there());
+        if gone || queue.is_none_or(|queue| queue.kind == QueueKind::Rpc) {
+            return Some(CallError::NoWorker);
+        }
+    }
+    CallError::of(outcome)
 }
 
 /// Whom to tell how a publish ended.
@@ -48,18 +102,6 @@ impl Done {
         match self {
             Self::Publish(done) => done.is_closed(),
             Self::Call(correlation) => !shared.pending.expects(correlation),
-        }
-    }
-
-    pub fn tell(self, shared: &Shared, outcome: Outcome) {
-        match self {
-            // Where nobody waits nobody is told.
-            Self::Publish(done) => drop(done.send(outcome)),
-            Self::Call(correlation) => {
-                if let Some(error) = CallError::of(outcome) {
-                    shared.pending.fail(&correlation, error);
-                }
-            }
         }
     }
 }
@@ -103,7 +145,7 @@ impl Publisher {
                 now.set(Link::Down);
                 // What waits was never sent.
                 while let Ok(request) = received.try_recv() {
-                    request.done.tell(&shared, Outcome::NotSent(Away::Down));
+                    request.give_up(&shared, Away::Down);
                 }
                 if replies {
                     *held(&shared.reply_to) = None;
@@ -123,7 +165,7 @@ impl Publisher {
 
     pub async fn publish(&self, message: Message, deadline: Instant) -> Outcome {
         let (done, result) = oneshot::channel();
-        if let Err(away) = self.send(Request { message, deadline, done: Done::Publish(done) }).await {
+        if let Err(away) = self.send(Request::new(message, deadline, Done::Publish(done))).await {
             return Outcome::NotSent(away);
         }
         // The link ended under it, or its time is over: it may have been sent.
@@ -132,7 +174,7 @@ impl Publisher {
 
     /// Hands over the request of a call; what becomes of it, its [`Pending`](crate::bus::pending::Pending) tells.
     pub async fn call(&self, message: Message, deadline: Instant, correlation: String) -> Result<(), Away> {
-        self.send(Request { message, deadline, done: Done::Call(correlation) }).await
+        self.send(Request::new(message, deadline, Done::Call(correlation))).await
     }
 
     async fn send(&self, request: Request) -> Result<(), Away> {

@@ -46,6 +46,8 @@ pub(super) struct Session {
     flushed: bool,
     /// In bytes, with what is around a payload; 0 is no limit.
     pub frame_max: usize,
+    /// The highest channel number; 0 is no limit.
+    pub channel_max: u16,
     /// How often something is written at least: half of the agreed heartbeat (AMQP 0-9-1, 4.2.7), `None` without one. A
     /// broker that is silent for four of them is dead.
     pub beat: Option<Duration>,
@@ -64,6 +66,7 @@ impl Session {
             written: 0,
             flushed: true,
             frame_max: 0,
+            channel_max: 0,
             beat: None,
             last_read: Instant::now(),
             last_write: Instant::now(),

@@ -169,6 +169,11 @@ impl Broker {
         bound.into_iter().filter(|name| self.queues.contains_key(*name)).map(str::to_owned).collect()
     }
 
+    /// Whether there is an exchange of this name.
+    pub fn has_exchange(&self, name: &str) -> bool {
+        self.before.iter().chain([&self.topology]).any(|topology| routing::kind(name, topology).is_some())
+    }
+
     /// Takes a place on each durable queue; `None` when one of them is full.
     pub fn reserve(&mut self, targets: &[String]) -> Option<Vec<String>> {
         let durable: Vec<String> = targets

@@ -16,7 +16,6 @@ use std::{
 use async_trait::async_trait;
 use fpesa_workers::private;
 use tokio::sync::{Semaphore, oneshot};
-use uuid::Uuid;
 
 use super::{Bus, BusError, BusState, Deliveries, Link, QueueNow, ReplyLimits, pending::Pending};
 use crate::{
@@ -179,7 +178,7 @@ impl Bus for Embedded {
             let mut broker = self.shared.broker();
             let targets = broker.route(&message);
             if targets.is_empty() {
-                if message.mandatory {
+                if message.mandatory || !broker.has_exchange(&message.exchange) {
                     return Outcome::Unroutable;
                 }
                 drop(broker);
@@ -202,8 +201,7 @@ impl Bus for Embedded {
 
     async fn call(&self, mut message: Message, deadline: Instant) -> Result<Reply, CallError> {
         let left = deadline.saturating_duration_since(Instant::now());
-        let correlation = Uuid::now_v7().simple().to_string();
-        super::stamp_call(&mut message, Some(REPLY_ADDRESS.into()), &correlation, left);
+        let correlation = super::stamp_call(&mut message, Some(REPLY_ADDRESS.into()), left);
         let mut expected = self.shared.pending.expect(correlation);
         match CallError::of(self.publish(message, deadline).await) {
             None => expected.answered(deadline).await,
