@@ -141,6 +141,8 @@ pub struct Fault {
     pub subject: Subject,
     /// Whether messages for it are refused. Otherwise it works, with a defect that an operator should mend.
     pub refuses: bool,
+    /// Whether the broker says so of each message itself, so that nothing is refused before it is asked.
+    pub broker_answers: bool,
     /// A sentence that names the part, says what is wrong in the broker's words, and what to do.
     pub why: String,
 }
@@ -166,12 +168,12 @@ impl BusError {
 impl Fault {
     /// A queue that refuses messages; `why` names it.
     pub fn queue(name: &str, why: String) -> Self {
-        Self { subject: Subject::Queue(name.to_owned()), refuses: true, why }
+        Self { subject: Subject::Queue(name.to_owned()), refuses: true, broker_answers: false, why }
     }
 
     /// An exchange that refuses messages; `why` names it.
     pub fn exchange(name: &str, why: String) -> Self {
-        Self { subject: Subject::Exchange(name.to_owned()), refuses: true, why }
+        Self { subject: Subject::Exchange(name.to_owned()), refuses: true, broker_answers: false, why }
     }
 }
 

@@ -78,11 +78,6 @@ async fn each_mistake_is_told_at_its_place() {
             "schema-pattern",
         ),
         (
-            "  - { id: a, method: GET, path: /a, params: { query: { n: { format: ¶nope } } }, call: { queue: r } }",
-            "",
-            "schema-invalid",
-        ),
-        (
             "  - { id: a, method: POST, path: /a, body: { schema: ¶mesage.json }, publish: { exchange: amq.topic, key: k } }",
             "",
             "schema-missing",

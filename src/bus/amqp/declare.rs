@@ -214,7 +214,7 @@ impl<'o> Run<'o> {
             };
             if self.run(vec![step]).await?.is_empty() {
                 let why = refusal::would_drop(&name);
-                self.faults.insert(subject.clone(), Fault { subject, refuses: false, why });
+                self.faults.insert(subject.clone(), Fault { subject, refuses: false, broker_answers: false, why });
             } else if let Some(known) = known {
                 // The first difference that the broker names may be the one that is allowed: both are told.
                 let second = self.faults.get(&subject).map(|fault| fault.why.clone()).unwrap_or_default();

@@ -346,7 +346,7 @@ impl Bus for Amqp {
                 missing.insert(name.clone());
             }
             let why = watch::missing(&subject);
-            let fault = Fault { subject: subject.clone(), refuses: true, why };
+            let fault = Fault { subject: subject.clone(), refuses: true, broker_answers: false, why };
             match faults.get(&subject) {
                 Some(known) if known.refuses => {}
                 _ => drop(faults.insert(subject, fault)),

@@ -48,7 +48,9 @@ pub(super) fn fault(subject: Subject, attempt: &Attempt, refusal: &Refusal) -> F
         }
         _ => format!("{what}: the broker refuses it ({text})"),
     };
-    Fault { subject, refuses: true, why }
+    // Of a right to publish, which may depend on the key, the broker's word on each message is the truth.
+    let broker_answers = matches!((attempt, *code), (Attempt::Publish, ACCESS_REFUSED));
+    Fault { subject, refuses: true, broker_answers, why }
 }
 
 /// A queue from before an upgrade to RabbitMQ 4, whose default drops messages.

@@ -166,7 +166,10 @@ impl Watch {
     /// Why a message would reach what is missing, or what a fault keeps from taking it.
     pub fn refuses(&self, message: &Message, faults: &BTreeMap<Subject, Fault>) -> Option<String> {
         let why = |subject: &Subject, there: bool| {
-            let fault = faults.get(subject).filter(|fault| fault.refuses).map(|fault| fault.why.clone());
+            let fault = faults
+                .get(subject)
+                .filter(|fault| fault.refuses && !fault.broker_answers)
+                .map(|fault| fault.why.clone());
             fault.or_else(|| (!there).then(|| missing(subject)))
         };
         let exchange = self.exchanges.get(&message.exchange).is_none_or(|watched| watched.is_there());
