@@ -4,7 +4,7 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 export PATH := $(CURDIR)/.tools/bin:$(PATH)
 
-.PHONY: help run run-rabbitmq test test-latest test-cluster setup lint fmt test-rust test-web dist book bench clean
+.PHONY: help run run-rabbitmq test test-latest test-cluster setup lint fmt test-rust test-web dist book fuzz bench clean
 
 help: ## Show the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 20
@@ -51,6 +51,13 @@ dist: ## Rebuild frontend/dist
 book: ## Build the book into target/book (installs mdbook into .tools, once)
 	@command -v mdbook >/dev/null || cargo install --quiet --locked --root .tools mdbook
 	mdbook build docs
+
+fuzz: ## The property tests with other inputs, for some minutes; prints the seed of each round
+	@for round in 1 2 3 4 5; do \
+	  seed=$$(od -An -N8 -tu8 /dev/urandom | tr -d ' '); \
+	  printf 'round %s, PROPTEST_RNG_SEED=%s\n' "$$round" "$$seed"; \
+	  PROPTEST_RNG_SEED=$$seed PROPTEST_CASES=2000 cargo nextest run --locked --workspace --lib; \
+	done
 
 bench: ## Measure, and print README's table
 	bench/run
