@@ -202,6 +202,8 @@ pub async fn outcomes(bus: Shared, p: String) {
 }
 
 pub async fn no_such_exchange(bus: Shared, p: String) {
+    // A link for calls is made where a topology has some.
+    bus.declare(&Topology { calls: true, ..Topology::default() }).await.unwrap();
     let nowhere = published(&format!("{p}.nowhere"), "k", "x");
     assert_eq!(bus.publish(nowhere.clone(), soon()).await, Outcome::Unroutable);
     // That nobody listens may be normal; that the exchange is not there is not.
