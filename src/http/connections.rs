@@ -144,14 +144,19 @@ impl Connections {
         let address = address.map(whole).filter(|address| self.is_counted(*address)).map(client);
         let now = self.now();
         let mut inner = self.inner();
-        if let (Some(address), Some(most)) = (address, self.limits.per_address)
-            && inner.open_of(address) >= most
-            && !inner.shed_of(address, now)
-        {
-            return Admission::AddressIsFull;
+        // Not once but until there is room: one that was asked to close may have had something to do, and stayed though
+        // another one had come for it.
+        if let (Some(address), Some(most)) = (address, self.limits.per_address) {
+            while inner.open_of(address) >= most {
+                if !inner.shed_of(address, now) {
+                    return Admission::AddressIsFull;
+                }
+            }
         }
-        if inner.open.len() - inner.closing.len() >= self.limits.connections && !inner.shed_oldest(now) {
-            return Admission::Full;
+        while inner.staying() >= self.limits.connections {
+            if !inner.shed_oldest(now) {
+                return Admission::Full;
+            }
         }
         inner.next_id += 1;
         let id = inner.next_id;
@@ -193,7 +198,8 @@ impl Connections {
         self.inner().shed_oldest(now)
     }
 
-    /// Closes what has been silent for too long; gives how many were closed for others' sake since the last look.
+    /// Closes what has been silent for too long, and what is too many; gives how many were closed for others' sake since the
+    /// last look.
     pub(super) fn close_expired(&self) -> u64 {
         let now = self.now();
         let mut inner = self.inner();
@@ -213,6 +219,7 @@ impl Connections {
         for (id, state) in expired {
             inner.ask_to_close(id, state);
         }
+        while inner.staying() > self.limits.connections && inner.shed_oldest(now) {}
         std::mem::take(&mut inner.shed)
     }
 
@@ -241,6 +248,11 @@ impl Connections {
 }
 
 impl Inner {
+    /// Connections that were not asked to close.
+    fn staying(&self) -> usize {
+        self.open.len() - self.closing.len()
+    }
+
     fn open_of(&self, address: IpAddr) -> usize {
         let ids = self.by_address.get(&address).map_or(&[][..], Vec::as_slice);
         ids.iter().filter(|id| !self.closing.contains(id)).count()
@@ -395,6 +407,28 @@ mod tests {
         assert_eq!(admit(&table, "192.0.2.1").unwrap_err(), "full");
         drop((first, second));
         assert!(table.inner().open.is_empty());
+    }
+
+    #[test]
+    fn the_limits_hold_again_after_one_stayed() {
+        for (connections, per_address) in [(1, None), (100, Some(1))] {
+            let table = Connections::new(limits(connections, per_address));
+            let first = admit(&table, "192.0.2.1").unwrap();
+            let second = admit(&table, "192.0.2.1").unwrap();
+            first.0.bytes_came();
+            assert_eq!(asked(&first), None);
+            // Both go for the third.
+            let third = admit(&table, "192.0.2.1").unwrap();
+            assert_eq!([&first, &second, &third].map(asked), [Some(Request::Close), Some(Request::Close), None]);
+        }
+        // Where nobody comes any more the next look does it.
+        let table = Connections::new(limits(1, None));
+        let first = admit(&table, "192.0.2.1").unwrap();
+        let second = admit(&table, "192.0.2.1").unwrap();
+        first.0.bytes_came();
+        assert_eq!(asked(&first), None);
+        table.close_expired();
+        assert_eq!([&first, &second].map(|place| asked(place).is_some()).iter().filter(|asked| **asked).count(), 1);
     }
 
     #[test]
