@@ -12,6 +12,7 @@ pub mod bus;
 pub mod cases;
 pub mod cli;
 pub mod commands;
+mod damper;
 mod descriptors;
 pub mod docs;
 pub mod feed;

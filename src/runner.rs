@@ -19,18 +19,17 @@ use tokio_util::sync::CancellationToken;
 
 use crate::{
     bus::{Bus, Deliveries, Delivery},
+    damper::Damper,
     http::metrics::Metrics,
     message::{APP_ID, HeaderValue, Headers, Message, Outcome, Properties},
     route::table::WorkerSpec,
 };
 
-mod damper;
 mod dead_letter;
 #[cfg(test)]
 mod tests;
 mod workers;
 
-use damper::Damper;
 use dead_letter::{DeadLetters, failed_before};
 pub use workers::{Retiring, Workers};
 
@@ -41,6 +40,8 @@ const RETRY_PAUSE: Duration = Duration::from_millis(200);
 /// Reasons of the runner's own for which a message is moved to the dead-letter queue.
 const UNREADABLE: &str = "unreadable";
 const DELIVERY_LIMIT: &str = "delivery-limit";
+/// At most one line in this time about messages that are set aside.
+const SAID_EVERY: Duration = Duration::from_secs(1);
 /// Longest pause between tries to consume.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
 
@@ -246,12 +247,20 @@ impl Runner {
             }
             Verdict::Reject { reason, detail } => {
                 let queue = self.spec.queue.as_str();
-                if let Some(unsaid) = self.said.is_due() {
+                if let Some(times) = self.said.pass(1) {
                     let to = self
                         .dead_letters
                         .as_ref()
                         .map_or("nowhere: its queue has no `dead_letter`", |dead| &dead.queue);
-                    tracing::warn!(worker = self.name, queue, reason, detail, to, unsaid, "a message is set aside");
+                    tracing::warn!(
+                        worker = self.name,
+                        queue,
+                        reason,
+                        detail,
+                        to,
+                        unsaid = times - 1,
+                        "a message is set aside"
+                    );
                 }
                 let Some(dead) = &self.dead_letters else { return delivery.ticket.reject() };
                 let message = dead_letter::message(&delivery.message, queue, &dead.queue, &reason, &detail);

@@ -1,15 +1,6 @@
 //! Serving connections: a bound listener, a handler, and a token that ends it all within its time.
 
-use std::{
-    convert::Infallible,
-    future::poll_fn,
-    io,
-    net::SocketAddr,
-    pin::Pin,
-    sync::Arc,
-    task::Poll,
-    time::{Duration, Instant},
-};
+use std::{convert::Infallible, future::poll_fn, io, net::SocketAddr, pin::Pin, sync::Arc, task::Poll, time::Duration};
 
 use axum::{
     body::Body,
@@ -32,6 +23,7 @@ use super::{
     connection_io::ConnectionIo,
     connections::{Admission, ConnectionLimits, Connections, Place},
 };
+use crate::damper::Damper;
 
 /// How often silent connections are looked for.
 const SWEEP_INTERVAL: Duration = Duration::from_secs(1);
@@ -78,7 +70,7 @@ where
     let mut tasks = JoinSet::new();
     let mut sweep = interval(SWEEP_INTERVAL);
     sweep.set_missed_tick_behavior(MissedTickBehavior::Delay);
-    let (mut not_accepted, mut refused, mut shed) = (Damper::default(), Damper::default(), Damper::default());
+    let [not_accepted, refused, shed] = [(); 3].map(|()| Damper::new(LOG_INTERVAL));
     loop {
         // Finished connections are forgotten as we go.
         while tasks.try_join_next().is_some() {}
@@ -267,22 +259,4 @@ fn is_the_clients(error: &io::Error) -> bool {
         error.kind(),
         io::ErrorKind::ConnectionRefused | io::ErrorKind::ConnectionAborted | io::ErrorKind::ConnectionReset
     )
-}
-
-/// Lets one line through in a while, with how often it would have been said.
-#[derive(Debug, Default)]
-struct Damper {
-    last: Option<Instant>,
-    held: u64,
-}
-
-impl Damper {
-    fn pass(&mut self, times: u64) -> Option<u64> {
-        self.held += times;
-        if self.last.is_some_and(|last| last.elapsed() < LOG_INTERVAL) {
-            return None;
-        }
-        self.last = Some(Instant::now());
-        Some(std::mem::take(&mut self.held))
-    }
 }

@@ -11,9 +11,10 @@ use fpesa_workers::{Job, Verdict, Worker};
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use super::{Arrivals, Consuming, Damper, DeadLetters, Runner};
+use super::{Arrivals, Consuming, DeadLetters, Runner, SAID_EVERY};
 use crate::{
     bus::{Bus, Delivery, embedded::Embedded},
+    damper::Damper,
     http::metrics::Metrics,
     message::{HeaderValue, Message, Outcome},
     route::table::WorkerSpec,
@@ -83,7 +84,7 @@ async fn work_through(bodies: &[&str], dead: usize) -> (Vec<(String, bool)>, Vec
         at_work: CancellationToken::new(),
         stop: stop.clone(),
         arrivals: Arrivals::default(),
-        said: Damper::default(),
+        said: Damper::new(SAID_EVERY),
     };
     let running = tokio::spawn(runner.run());
     let mut buried = bus.consume("dead", 100).await.unwrap();

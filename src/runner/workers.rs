@@ -11,9 +11,10 @@ use futures::future::join_all;
 use tokio::{sync::watch, task::JoinHandle};
 use tokio_util::sync::CancellationToken;
 
-use super::{Arrivals, Consuming, Damper, DeadLetters, Runner};
+use super::{Arrivals, Consuming, DeadLetters, Runner, SAID_EVERY};
 use crate::{
     bus::Bus,
+    damper::Damper,
     http::metrics::Metrics,
     route::table::{Table, WorkerSpec},
 };
@@ -130,7 +131,7 @@ impl Workers {
                 at_work: at_work.clone(),
                 stop: stop.clone(),
                 arrivals: Arrivals::default(),
-                said: Damper::default(),
+                said: Damper::new(SAID_EVERY),
             };
             let task = tokio::spawn(runner.run());
             if let Some(old) = old.remove(name) {

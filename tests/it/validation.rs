@@ -74,3 +74,21 @@ async fn a_dear_body_is_refused_and_harms_nobody() {
     // A probe that waited its turn behind the bodies would be the only one.
     assert!(probes > 32, "{probes} probes while 64 bodies were checked; the slowest took {slowest:?}");
 }
+
+/// Schemas within a schema, by their own `$id` (JSON Schema 2020-12, 9.3); what stands in an `enum` is data.
+#[tokio::test]
+async fn schemas_that_embed_others_pass() {
+    let schema = std::fs::read_to_string(root().join("tests/it/schemas/bundled.json")).unwrap();
+    let table = "version: 1\nroutes:\n  - { id: order, method: POST, path: /order, body: { schema: bundled.json }, publish: { exchange: amq.topic, key: a, unroutable: accept } }\n";
+    let start = Start::up().table(table);
+    std::fs::create_dir_all(start.path().join("schemas")).unwrap();
+    start.write("schemas/bundled.json", &schema);
+    let app = start.start().await;
+    assert_eq!(app.post("/order", r#"{"line":{"sku":"abc"},"to":{"zip":"1"}}"#).await.status(), 202);
+    for (body, pointer) in [(r#"{"line":{"sku":"ab"}}"#, "/line/sku"), (r#"{"to":{}}"#, "/to/zip")] {
+        let answer = app.post("/order", body).await;
+        assert_eq!(answer.status(), 422, "{body}");
+        let problem: Value = answer.json().await.unwrap();
+        assert_eq!(problem["errors"][0]["pointer"], pointer, "{problem}");
+    }
+}

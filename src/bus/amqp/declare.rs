@@ -3,15 +3,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use amq_protocol::{
-    protocol::{AMQPClass, basic, exchange, queue},
-    types::FieldTable,
-};
-use uuid::Uuid;
+use amq_protocol::protocol::{AMQPClass, exchange, queue};
 
 use super::{
     convert::{arguments, short},
     link::Options,
+    owner::ReplyQueue,
     refusal::{self, Attempt},
     rpc::{Failure, NOT_FOUND, PRECONDITION_FAILED, Refusal, Rpc, passive_exchange, passive_queue},
 };
@@ -291,25 +288,7 @@ impl<'o> Run<'o> {
         if !topology.calls || !wanted(&Subject::Replies) {
             return Ok(());
         }
-        let name = format!("fpesa.reply.{}", Uuid::new_v4().simple());
-        let declare = AMQPClass::Queue(queue::AMQPMethod::Declare(queue::Declare {
-            queue: short(name.as_str()),
-            passive: false,
-            durable: false,
-            exclusive: true,
-            auto_delete: true,
-            nowait: false,
-            arguments: FieldTable::default(),
-        }));
-        let consume = AMQPClass::Basic(basic::AMQPMethod::Consume(basic::Consume {
-            queue: short(name.as_str()),
-            consumer_tag: "".into(),
-            no_local: false,
-            no_ack: true,
-            exclusive: true,
-            nowait: false,
-            arguments: FieldTable::default(),
-        }));
+        let ReplyQueue { declare, consume, .. } = ReplyQueue::new();
         let step = |method| Step { subject: Subject::Replies, attempt: Attempt::Replies, method, kind: None };
         if self.run(vec![step(declare)]).await?.is_empty() {
             self.run(vec![step(consume)]).await?;

@@ -93,6 +93,26 @@ async fn prepare(session: &mut Session, shared: &Shared, replies: bool) -> Resul
         ));
     }
     if replies {
+        let ReplyQueue { name, declare, consume } = ReplyQueue::new();
+        session.ask(INBOX, open_channel()).await?;
+        session.ask(INBOX, declare).await?;
+        session.ask(INBOX, consume).await?;
+        *held(&shared.reply_to) = Some(name);
+    }
+    session.ask(FIRST, open_channel()).await?;
+    session.ask(FIRST, select_confirms()).await?;
+    Ok(())
+}
+
+/// The queue that replies come to: it is one connection's alone, and goes with it.
+pub(super) struct ReplyQueue {
+    pub name: String,
+    pub declare: AMQPClass,
+    pub consume: AMQPClass,
+}
+
+impl ReplyQueue {
+    pub fn new() -> Self {
         let name = format!("fpesa.reply.{}", Uuid::new_v4().simple());
         let declare = queue::Declare {
             queue: name.as_str().into(),
@@ -112,14 +132,12 @@ async fn prepare(session: &mut Session, shared: &Shared, replies: bool) -> Resul
             nowait: false,
             arguments: FieldTable::default(),
         };
-        session.ask(INBOX, open_channel()).await?;
-        session.ask(INBOX, AMQPClass::Queue(queue::AMQPMethod::Declare(declare))).await?;
-        session.ask(INBOX, AMQPClass::Basic(basic::AMQPMethod::Consume(consume))).await?;
-        *held(&shared.reply_to) = Some(name);
+        Self {
+            name,
+            declare: AMQPClass::Queue(queue::AMQPMethod::Declare(declare)),
+            consume: AMQPClass::Basic(basic::AMQPMethod::Consume(consume)),
+        }
     }
-    session.ask(FIRST, open_channel()).await?;
-    session.ask(FIRST, select_confirms()).await?;
-    Ok(())
 }
 
 /// Until the link ends; the error says why, and without one nobody publishes any more.

@@ -64,12 +64,6 @@ impl Drop for Epmd {
 
 impl Rabbit {
     /// Starts a node as `fpesa broker` says: its `browser` (password `look`) may read `messages/#` over web-MQTT.
-    #[allow(dead_code, reason = "tests move to `on` one by one")]
-    pub async fn start() -> Self {
-        Self::on(Release::asked_for()).await
-    }
-
-    /// The same on the broker of a release.
     pub async fn on(release: Release) -> Self {
         Self::on_with(release, "").await
     }
